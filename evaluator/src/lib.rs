@@ -1,1 +1,3 @@
-//! evaluator
+//! The evaluator: records in, events out.
+
+pub mod plugin;

@@ -1,1 +1,21 @@
-//! proto
+//! The contract between the stages of Cloudmarker, and the runtime they stand on.
+//!
+//! Whatever two stages must agree on stands here: how a record looks and who it is ([`record`], [`identity`]), how
+//! records travel ([`subject`], [`frame`], [`bus`]), what a unit of collecting is and what its end says ([`unit`],
+//! [`coverage`], [`status`]), what an audit consists of ([`plan`], [`config`]), and in which state a run is
+//! ([`run`]). The stages know this crate and never one another.
+
+pub mod bus;
+pub mod catalogue;
+pub mod config;
+pub mod coverage;
+pub mod exclusive;
+pub mod frame;
+pub mod identity;
+pub mod plan;
+pub mod record;
+pub mod run;
+pub mod service;
+pub mod status;
+pub mod subject;
+pub mod unit;

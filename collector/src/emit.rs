@@ -1,0 +1,169 @@
+//! The way of a unit's records into frames and onto the bus.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use proto::bus::{BusError, BusErrorKind, Outgoing, Receipt, SharedBus};
+use proto::frame::FrameBuilder;
+use proto::identity::IdMaker;
+use proto::plan::PluginSpec;
+use proto::record::{self, Identity, Origin};
+use proto::status::DeadLetter;
+use proto::subject::{self, Role};
+use proto::unit::Unit;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::cloud::WorkError;
+
+/// How many frames of one unit may be on their way at once.
+const IN_FLIGHT: usize = 16;
+
+/// A record as a cloud plugin makes it.
+#[derive(Debug)]
+pub struct Draft<'a, E, C> {
+    /// The resource type, in the cloud's vocabulary: the same as in `ext.record_type`.
+    pub record_type: &'a str,
+    /// The cloud's own id of the resource (Azure: lower-cased) plus a discriminator where one resource gives several
+    /// records.
+    pub key: &'a str,
+    /// The API's answer, untouched.
+    pub raw: Option<&'a RawValue>,
+    /// Cloud-specific, derived.
+    pub ext: &'a E,
+    /// Common to all clouds: an object. Begin it with [`proto::record::Common`].
+    pub com: &'a C,
+}
+
+/// What does not change from unit to unit of a plugin.
+#[derive(Debug)]
+struct Maker {
+    ids: IdMaker,
+    origin: Origin,
+}
+
+/// Takes the records of one unit.
+#[derive(Debug)]
+pub struct Emitter {
+    bus: SharedBus,
+    unit: Unit,
+    maker: Arc<Maker>,
+    builder: FrameBuilder,
+    in_flight: FuturesUnordered<BoxFuture<'static, Result<Receipt, BusError>>>,
+    emitted: Emitted,
+}
+
+/// What a unit has emitted.
+#[derive(Debug, Clone, Default)]
+pub struct Emitted {
+    /// Frames stored.
+    pub frames: u64,
+    /// The sequence of the last of them.
+    pub last_seq: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Records that are too large for the bus, by key: they are dead letters.
+    pub too_large: Vec<String>,
+}
+
+impl Emitter {
+    /// An emitter for a unit of a plugin.
+    #[must_use]
+    pub fn new(bus: SharedBus, unit: &Unit, spec: &PluginSpec) -> Self {
+        let maker = Maker {
+            ids: IdMaker::of_records(&unit.audit, &unit.version, &unit.plugin),
+            origin: Origin::new(&unit.audit, &unit.version, &unit.plugin, &spec.class, Role::Cloud),
+        };
+        Self {
+            bus,
+            unit: unit.clone(),
+            maker: Arc::new(maker),
+            builder: FrameBuilder::default(),
+            in_flight: FuturesUnordered::new(),
+            emitted: Emitted::default(),
+        }
+    }
+
+    /// Emits a record. It waits when too much is on its way.
+    ///
+    /// # Errors
+    /// [`WorkError::Bus`] when frames cannot be published; [`WorkError::NotRead`] when the record cannot be written.
+    pub async fn emit<E: Serialize, C: Serialize>(&mut self, draft: Draft<'_, E, C>) -> Result<(), WorkError> {
+        let id = self.maker.ids.id(&[draft.record_type, draft.key]);
+        let identity = Identity { id, key: draft.key };
+        let mut line = None;
+        self.builder
+            .push(|body| {
+                let start = body.len();
+                record::write_record(body, identity, draft.raw, draft.ext, draft.com, &self.maker.origin)?;
+                if body.len() - start > self.bus.max_message().saturating_sub(HEADROOM) {
+                    line = Some(body.split_off(start));
+                }
+                Ok::<(), record::WriteError>(())
+            })
+            .map_err(|error| WorkError::NotRead {
+                state: proto::coverage::State::Failed,
+                reason: format!("{} {}: {error}", draft.record_type, draft.key),
+            })?;
+        if let Some(line) = line {
+            self.builder.unpush();
+            return self.bury(draft.key, &line).await;
+        }
+        if self.builder.is_due() { self.flush().await } else { Ok(()) }
+    }
+
+    /// Sends the last frame and waits until all are stored.
+    ///
+    /// # Errors
+    /// [`WorkError::Bus`].
+    pub async fn finish(mut self) -> Result<Emitted, WorkError> {
+        self.flush().await?;
+        while !self.in_flight.is_empty() {
+            self.settle_one().await?;
+        }
+        Ok(self.emitted)
+    }
+
+    async fn flush(&mut self) -> Result<(), WorkError> {
+        let records = self.builder.records();
+        let subject = subject::record(&self.unit.audit, &self.unit.version, &self.unit.plugin);
+        let Some(frame) = self.builder.take(subject, &self.unit.plugin, &self.unit.id, self.bus.encoding()) else {
+            return Ok(());
+        };
+        self.emitted.frames += 1;
+        self.emitted.records += u64::from(records);
+        let bus = Arc::clone(&self.bus);
+        self.in_flight.push(Box::pin(async move { bus.publish(frame).await }));
+        while self.in_flight.len() >= IN_FLIGHT {
+            self.settle_one().await?;
+        }
+        Ok(())
+    }
+
+    async fn settle_one(&mut self) -> Result<(), WorkError> {
+        if let Some(receipt) = self.in_flight.next().await {
+            self.emitted.last_seq = self.emitted.last_seq.max(receipt?.seq);
+        }
+        Ok(())
+    }
+
+    /// A record that is too large goes to the dead letters by name, and the run is incomplete.
+    async fn bury(&mut self, key: &str, line: &[u8]) -> Result<(), WorkError> {
+        let unit = &self.unit;
+        let reason = format!("the record of {key} is {} bytes, more than the bus takes in a message", line.len());
+        let subject = subject::record(&unit.audit, &unit.version, &unit.plugin);
+        let letter = DeadLetter::new(&subject, None, reason, 1, line);
+        let dead = subject::dead(&unit.audit, &unit.version, Role::Cloud, &unit.plugin);
+        let message = Outgoing::json(dead, &letter)
+            .map_err(|error| BusError::new(BusErrorKind::Corrupt, error.to_string()))?
+            .with_id(format!("dead:{}:{}:{}", unit.plugin, unit.id, key));
+        self.bus.publish(message).await?;
+        self.emitted.too_large.push(key.to_owned());
+        Ok(())
+    }
+}
+
+/// Room for headers and for what an incompressible record grows by, in bytes.
+const HEADROOM: usize = 8 * 1024;

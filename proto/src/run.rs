@@ -1,0 +1,115 @@
+//! The state of a run: one key of `cm_runs` per version, changed by the holder of the run's lease alone.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::subject::{Key, Version};
+
+/// How far an audit's version has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// The version is taken, its plans and consumers are being made.
+    Planned,
+    /// Units are in the queue or being worked on.
+    Collecting,
+    /// All records are published; evaluator and stores work them off.
+    DrainingStores,
+    /// All events are published; alerts work them off.
+    DrainingAlerts,
+    /// All is settled; the summary is being made.
+    Finishing,
+    /// Nothing more is done for this version.
+    Ended,
+}
+
+impl Phase {
+    /// The words for people.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::Collecting => "collecting",
+            Self::DrainingStores => "draining stores",
+            Self::DrainingAlerts => "draining alerts",
+            Self::Finishing => "finishing",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+/// The state of one audit of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditState {
+    /// How far it has come.
+    pub phase: Phase,
+    /// The last sequence of its records, once collecting has ended: what stores read through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records_end: Option<u64>,
+    /// The last sequence of its events, once the evaluator has drained: what alerts read through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events_end: Option<u64>,
+    /// Parts that have ended as failed: nobody waits for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<FailedPart>,
+    /// Whether the run ended complete; set with [`Phase::Ended`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub complete: Option<bool>,
+}
+
+impl Default for AuditState {
+    fn default() -> Self {
+        Self { phase: Phase::Planned, records_end: None, events_end: None, failed: Vec::new(), complete: None }
+    }
+}
+
+/// A part of a run that ended as failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedPart {
+    /// The plugin's role.
+    pub role: crate::subject::Role,
+    /// The plugin.
+    pub plugin: Key,
+    /// Why, and what to do.
+    pub reason: String,
+}
+
+/// The state of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunState {
+    /// The run.
+    pub version: Version,
+    /// When it began, in RFC 3339.
+    pub started: String,
+    /// The host and process that leads it.
+    pub leader: String,
+    /// An operator has stopped collecting: units that are left are not done.
+    #[serde(default)]
+    pub stopping: bool,
+    /// Its audits, in the order of `run:`.
+    pub order: Vec<Key>,
+    /// The state of each.
+    pub audits: BTreeMap<Key, AuditState>,
+}
+
+impl RunState {
+    /// The state of a run that begins.
+    #[must_use]
+    pub fn new(version: Version, started: String, leader: String, audits: &[Key]) -> Self {
+        Self {
+            version,
+            started,
+            leader,
+            stopping: false,
+            order: audits.to_vec(),
+            audits: audits.iter().map(|audit| (audit.clone(), AuditState::default())).collect(),
+        }
+    }
+
+    /// Whether all its audits have ended.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        self.audits.values().all(|audit| audit.phase == Phase::Ended)
+    }
+}
