@@ -1,1 +1,3 @@
 //! Test harness and simulators.
+
+pub mod harness;

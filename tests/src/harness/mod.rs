@@ -1,0 +1,15 @@
+//! What an end-to-end test stands on: the real NATS server and the programs of this workspace, as processes that
+//! can be killed and started again.
+//!
+//! Nothing here skips: a server or program that is missing is an error that says what to run. Every process dies
+//! with the value that stands for it, keeps its files in a temporary folder, and sees nothing of the environment or
+//! the home folder of whoever runs the tests.
+
+mod capture;
+mod nats;
+mod port;
+mod process;
+
+pub use nats::NatsServer;
+pub use port::free_port;
+pub use process::{Launch, Output, Program};
