@@ -1,3 +1,4 @@
 //! Test harness and simulators.
 
+pub mod cloudsim;
 pub mod harness;
