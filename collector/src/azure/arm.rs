@@ -1,0 +1,279 @@
+//! Calls to Azure Resource Manager, and what its refusals mean.
+//!
+//! Reference: the common API details of ARM
+//! (<https://github.com/Azure/azure-resource-manager-rpc/blob/master/v1.0/common-api-details.md>) for errors, and
+//! <https://learn.microsoft.com/azure/azure-resource-manager/management/request-limits-and-throttling> for throttling.
+
+use std::time::Duration;
+
+use proto::coverage::State;
+use proto::record::Text;
+use reqwest::StatusCode;
+use serde::Deserialize;
+use url::Url;
+
+use super::sign_in::{SignIn, Token};
+use crate::cloud::WorkError;
+use crate::http::{self, Answer, Client, Endpoint};
+
+/// The wait when ARM throttles and does not say for how long.
+const DEFAULT_WAIT: Duration = Duration::from_secs(10);
+/// A wait of none would ask again at once and never come to an end.
+const SHORTEST_WAIT: Duration = Duration::from_secs(1);
+/// No single wait is longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
+
+/// What a service says when it is not in use in a subscription: there is nothing to read.
+const NOT_ENABLED: [&str; 4] = [
+    "MissingRegistrationForType",
+    "MissingSubscriptionRegistration",
+    "NoRegisteredProviderFound",
+    "SubscriptionNotRegistered",
+];
+
+/// Resource Manager at one endpoint, as one application.
+#[derive(Debug)]
+pub(super) struct Arm {
+    http: Client,
+    sign_in: SignIn,
+    endpoint: Endpoint,
+}
+
+/// Why a page was not had.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// For any unit.
+    Work(WorkError),
+    /// The page token is no longer good: the list must begin again.
+    PageToken(String),
+}
+
+impl<E: Into<WorkError>> From<E> for Refusal {
+    fn from(error: E) -> Self {
+        Self::Work(error.into())
+    }
+}
+
+impl Arm {
+    pub(super) fn new(http: Client, sign_in: SignIn, endpoint: Endpoint) -> Self {
+        Self { http, sign_in, endpoint }
+    }
+
+    /// Where it is.
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The body of a page of a list. `page` counts from 1.
+    ///
+    /// The URL must be of this endpoint: the token goes with it.
+    pub(super) async fn page(&self, url: &Url, page: u32) -> Result<Vec<u8>, Refusal> {
+        let token = self.sign_in.token().await?;
+        let mut answer = self.http.get(url, token.secret()).await?;
+        let mut used = token;
+        if answer.status == StatusCode::UNAUTHORIZED {
+            // It may have expired on the way, or been revoked: one other token settles whether it was that.
+            used = self.sign_in.replace(&used).await?;
+            answer = self.http.get(url, used.secret()).await?;
+        }
+        if answer.status == StatusCode::OK {
+            return Ok(answer.body);
+        }
+        Err(refusal(&http::call("GET", url), page, &answer, &used))
+    }
+}
+
+/// An error as ARM words it; some services leave out the outer object.
+#[derive(Debug, Default, Deserialize)]
+struct ErrorBody<'a> {
+    #[serde(borrow, default)]
+    error: Option<ErrorFields<'a>>,
+    #[serde(borrow, flatten)]
+    flat: ErrorFields<'a>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct ErrorFields<'a> {
+    #[serde(borrow, default)]
+    code: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    message: Option<Text<'a>>,
+}
+
+/// A refusal, in short.
+struct Said {
+    code: String,
+    /// Status, code and message, bounded and without the token.
+    text: String,
+}
+
+impl Said {
+    fn of(answer: &Answer, token: &Token) -> Self {
+        let body: ErrorBody<'_> = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let fields = body.error.unwrap_or(body.flat);
+        let code = bounded(fields.code.as_deref().unwrap_or_default(), 100);
+        let message = bounded(fields.message.as_deref().unwrap_or_default(), 500);
+        let mut text = answer.status.as_u16().to_string();
+        for part in [&code, &message] {
+            if !part.is_empty() {
+                text.push_str(if text.len() == 3 { " " } else { ": " });
+                text.push_str(part);
+            }
+        }
+        // Nothing is known to repeat the token; a log that does would be a way into the estate.
+        Self { code, text: text.replace(token.secret(), "***") }
+    }
+}
+
+fn refusal(call: &str, page: u32, answer: &Answer, token: &Token) -> Refusal {
+    let said = Said::of(answer, token);
+    let reason = |hint: &str| format!("{call}: {}{}{hint}", said.text, if hint.is_empty() { "" } else { "; " });
+    let not_read = |state, hint| Refusal::Work(WorkError::NotRead { state, reason: reason(hint) });
+    if NOT_ENABLED.iter().any(|code| said.code.eq_ignore_ascii_case(code)) {
+        return not_read(State::NotEnabled, "the service is not registered in the subscription");
+    }
+    match answer.status.as_u16() {
+        429 => throttled(answer, &said, reason("")),
+        503 if answer.retry_after().is_some() => throttled(answer, &said, reason("")),
+        408 | 500.. => Refusal::Work(WorkError::Transient { reason: reason("") }),
+        400 | 410 if page > 1 => Refusal::PageToken(reason("")),
+        401 if said.code.eq_ignore_ascii_case("InvalidAuthenticationTokenTenant") => {
+            not_read(State::Denied, "the subscription belongs to another tenant than `tenant`")
+        }
+        401 => not_read(
+            State::Failed,
+            "a new token was refused, too: check that `login_endpoint` and `arm_endpoint` are of the same cloud",
+        ),
+        403 => not_read(State::Denied, "give the application a role that may read it, like Reader"),
+        404 if said.code.eq_ignore_ascii_case("SubscriptionNotFound") => {
+            not_read(State::Failed, "it was deleted or moved since the subscriptions were listed")
+        }
+        300..400 => not_read(State::Failed, "it leads to another place, and the token is not shown there"),
+        _ => not_read(State::Failed, ""),
+    }
+}
+
+fn throttled(answer: &Answer, said: &Said, reason: String) -> Refusal {
+    let wait = answer.retry_after().or_else(|| wait_in(&said.text)).unwrap_or(DEFAULT_WAIT);
+    Refusal::Work(WorkError::Throttled { wait: wait.clamp(SHORTEST_WAIT, LONGEST_WAIT), reason })
+}
+
+/// Resource providers name the wait in the message: "Please try again after '372' seconds."
+fn wait_in(message: &str) -> Option<Duration> {
+    let (_, rest) = message.split_once("try again after '")?;
+    let (seconds, _) = rest.split_once('\'')?;
+    seconds.parse().ok().map(Duration::from_secs)
+}
+
+/// At most so many characters, on one line.
+pub(super) fn bounded(text: &str, most: usize) -> String {
+    let mut characters = text.trim().chars();
+    let mut bounded: String = characters.by_ref().take(most).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if characters.next().is_some() {
+        bounded.push('…');
+    }
+    bounded
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::{HeaderMap, RETRY_AFTER};
+
+    use super::*;
+
+    fn answer(status: u16, retry_after: Option<&str>, body: &str) -> Answer {
+        let mut headers = HeaderMap::new();
+        if let Some(value) = retry_after {
+            headers.insert(RETRY_AFTER, value.parse().unwrap());
+        }
+        Answer { status: StatusCode::from_u16(status).unwrap(), headers, body: body.into() }
+    }
+
+    fn error(status: u16, code: &str) -> Answer {
+        answer(status, None, &format!(r#"{{"error":{{"code":"{code}","message":"The reason.","details":[]}}}}"#))
+    }
+
+    fn refused(page: u32, answer: &Answer) -> Refusal {
+        refusal("GET https://arm/subscriptions", page, answer, &Token::for_test("t0ken"))
+    }
+
+    fn not_read(page: u32, answer: &Answer) -> (State, String) {
+        match refused(page, answer) {
+            Refusal::Work(WorkError::NotRead { state, reason }) => (state, reason),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_says_why() {
+        for (status, code, state) in [
+            (401, "InvalidAuthenticationToken", State::Failed),
+            (401, "InvalidAuthenticationTokenTenant", State::Denied),
+            (403, "AuthorizationFailed", State::Denied),
+            (404, "SubscriptionNotFound", State::Failed),
+            (404, "InvalidResourceType", State::Failed),
+            (400, "NoRegisteredProviderFound", State::NotEnabled),
+            (404, "noRegisteredProviderFound", State::NotEnabled),
+            (409, "MissingSubscriptionRegistration", State::NotEnabled),
+            (400, "InvalidSubscriptionId", State::Failed),
+            (302, "Found", State::Failed),
+        ] {
+            let (found, reason) = not_read(1, &error(status, code));
+            assert_eq!(found, state, "{status} {code}");
+            let begin = format!("GET https://arm/subscriptions: {status} {code}: The reason.");
+            assert!(reason.starts_with(&begin), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_flat_error_and_no_error_are_understood() {
+        let flat = answer(403, None, r#"{"code":"AuthorizationFailed","message":"No."}"#);
+        assert!(not_read(1, &flat).1.contains("403 AuthorizationFailed: No."));
+        assert!(not_read(1, &answer(418, None, "<html>")).1.ends_with(": 418"));
+        let odd = answer(403, None, r#"{"error":"no","code":5}"#);
+        assert!(not_read(1, &odd).1.contains(": 403;"));
+    }
+
+    #[test]
+    fn a_refusal_is_bounded_and_never_shows_the_token() {
+        let long = format!(r#"{{"error":{{"code":"C","message":"t0ken\n{}"}}}}"#, "x".repeat(9000));
+        let (_, reason) = not_read(1, &answer(400, None, &long));
+        assert!(reason.len() < 700, "{}", reason.len());
+        assert!(!reason.contains("t0ken") && !reason.contains('\n'), "{reason}");
+    }
+
+    #[test]
+    fn a_throttled_call_waits_as_long_as_it_is_told() {
+        let rp =
+            r#"{"error":{"code":"ResourceRequestsThrottled","message":"… Please try again after '372' seconds."}}"#;
+        for (status, retry_after, body, expected) in [
+            (429, Some("17"), "", 17),
+            (429, None, "", 10),
+            (429, None, rp, 372),
+            (429, Some("0"), "", 1),
+            (429, Some("86400"), "", 600),
+            (503, Some("5"), "", 5),
+        ] {
+            let answer = answer(status, retry_after, body);
+            let Refusal::Work(WorkError::Throttled { wait, .. }) = refused(1, &answer) else {
+                panic!("{status} {retry_after:?}")
+            };
+            assert_eq!(wait.as_secs(), expected, "{status} {retry_after:?} {body}");
+        }
+    }
+
+    #[test]
+    fn what_may_pass_is_transient() {
+        for status in [408, 500, 502, 503, 504] {
+            let refused = refused(2, &error(status, "InternalServerError"));
+            assert!(matches!(refused, Refusal::Work(WorkError::Transient { .. })), "{status}: {refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_bad_request_for_a_further_page_is_about_the_page_token() {
+        assert!(matches!(refused(2, &error(400, "InvalidSkipToken")), Refusal::PageToken(_)));
+        assert_eq!(not_read(1, &error(400, "InvalidSkipToken")).0, State::Failed);
+        assert_eq!(not_read(2, &error(400, "NoRegisteredProviderFound")).0, State::NotEnabled);
+    }
+}

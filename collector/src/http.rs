@@ -1,0 +1,371 @@
+//! What all clouds need of HTTP: endpoints that may be trusted with a token, bounded answers, timeouts, and the
+//! server's wish to wait.
+
+use std::error::Error;
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use proto::coverage::State;
+use reqwest::header::{self, HeaderMap, HeaderValue};
+use reqwest::{RequestBuilder, StatusCode, redirect};
+use url::{Host, Url};
+
+use crate::cloud::WorkError;
+
+/// The largest body that is taken, decompressed, in bytes.
+pub const MAX_BODY: usize = 64 * 1024 * 1024;
+
+/// How often a server may send us on within its own origin.
+const MAX_REDIRECTS: usize = 3;
+
+/// Where a service is: scheme, host and port, nothing else. Plain http is for loopback addresses only, where
+/// simulators and proxies listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint(Url);
+
+/// Why a text is not an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EndpointError {
+    /// It is not a URL.
+    #[error("it is not a URL ({0}); write it like `https://host` or `https://host:port`")]
+    NotAUrl(#[from] url::ParseError),
+    /// Its scheme is another than http and https.
+    #[error("its scheme is `{0}`; write it like `https://host` or `https://host:port`")]
+    Scheme(String),
+    /// It is plain http to another host than this one.
+    #[error("plain http to `{0}` would show the token to the network: use https (http is for loopback addresses only)")]
+    PlainHttp(String),
+    /// There is more to it than scheme, host and port.
+    #[error("it has {0}; write scheme, host and port only, like `https://host:port`")]
+    TooMuch(&'static str),
+}
+
+impl Endpoint {
+    /// Reads an endpoint.
+    ///
+    /// ```
+    /// use collector::http::Endpoint;
+    ///
+    /// assert!(Endpoint::parse("https://management.azure.com").is_ok());
+    /// assert!(Endpoint::parse("http://127.0.0.1:8900").is_ok());
+    /// assert!(Endpoint::parse("http://management.azure.com").is_err());
+    /// ```
+    ///
+    /// # Errors
+    /// See [`EndpointError`].
+    pub fn parse(text: &str) -> Result<Self, EndpointError> {
+        let url = Url::parse(text)?;
+        if !matches!(url.scheme(), "https" | "http") {
+            return Err(EndpointError::Scheme(url.scheme().to_owned()));
+        }
+        if url.scheme() == "http" && !is_loopback(&url) {
+            return Err(EndpointError::PlainHttp(url.host_str().unwrap_or_default().to_owned()));
+        }
+        match () {
+            () if has_credentials(&url) => Err(EndpointError::TooMuch("credentials")),
+            () if url.path() != "/" => Err(EndpointError::TooMuch("a path")),
+            () if url.query().is_some() => Err(EndpointError::TooMuch("a query")),
+            () if url.fragment().is_some() => Err(EndpointError::TooMuch("a fragment")),
+            () => Ok(Self(url)),
+        }
+    }
+
+    /// The URL of a path (absolute, already encoded) and a query (already encoded) at this endpoint.
+    #[must_use]
+    pub fn url(&self, path: &str, query: Option<&str>) -> Url {
+        let mut url = self.0.clone();
+        url.set_path(path);
+        url.set_query(query);
+        url
+    }
+
+    /// Whether a URL leads to this endpoint, so that it may be trusted with the endpoint's token.
+    #[must_use]
+    pub fn is_origin_of(&self, url: &Url) -> bool {
+        url.origin() == self.0.origin() && !has_credentials(url)
+    }
+
+    /// Whether it is on this host.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        is_loopback(&self.0)
+    }
+
+    /// The host's name or address.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.0.host_str().unwrap_or_default()
+    }
+
+    /// The endpoint as if it were reached by https: for libraries that insist.
+    #[must_use]
+    pub fn as_https(&self) -> String {
+        match self.0.port_or_known_default() {
+            Some(port) => format!("https://{}:{port}", self.host()),
+            None => format!("https://{}", self.host()),
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.origin().ascii_serialization())
+    }
+}
+
+fn has_credentials(url: &Url) -> bool {
+    !url.username().is_empty() || url.password().is_some()
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+/// How long is waited for a server.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// For a connection.
+    pub connect: Duration,
+    /// For the next bytes.
+    pub read: Duration,
+    /// For a whole exchange, however steadily its bytes come.
+    pub whole: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(10), read: Duration::from_secs(60), whole: Duration::from_secs(300) }
+    }
+}
+
+/// An answer, whatever its status, with its whole body.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body, decompressed.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// How long the server asks to wait, if it says so.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        retry_after(&self.headers, SystemTime::now())
+    }
+}
+
+/// Why there is no whole answer.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// The network failed, the body was cut off, or it took too long.
+    #[error("{call}: {reason}")]
+    Transient {
+        /// The method and the URL without its query.
+        call: String,
+        /// What failed.
+        reason: String,
+    },
+    /// The body is too large.
+    #[error("{call}: the answer is larger than {} MiB", MAX_BODY / 1024 / 1024)]
+    TooLarge {
+        /// The method and the URL without its query.
+        call: String,
+    },
+}
+
+impl From<HttpError> for WorkError {
+    fn from(error: HttpError) -> Self {
+        let reason = error.to_string();
+        match error {
+            HttpError::Transient { .. } => Self::Transient { reason },
+            HttpError::TooLarge { .. } => Self::NotRead { state: State::Failed, reason },
+        }
+    }
+}
+
+/// A client: a pool of connections with timeouts and bounds. It follows redirects within an origin only, so that a
+/// token never reaches another.
+#[derive(Debug, Clone)]
+pub struct Client(reqwest::Client);
+
+impl Client {
+    /// A client. A `direct` one takes no proxy from the environment: for loopback endpoints.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up: mostly because this host has no CA certificates.
+    pub fn new(timeouts: Timeouts, direct: bool) -> reqwest::Result<Self> {
+        ensure_crypto_provider();
+        let builder = reqwest::Client::builder()
+            .user_agent(concat!("cloudmarker/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(timeouts.connect)
+            .read_timeout(timeouts.read)
+            .timeout(timeouts.whole)
+            .gzip(true)
+            .redirect(redirect::Policy::custom(within_origin));
+        let builder = if direct { builder.no_proxy() } else { builder };
+        builder.build().map(Self)
+    }
+
+    /// Gets a URL with a bearer token.
+    ///
+    /// # Errors
+    /// When there is no whole answer: see [`HttpError`].
+    pub async fn get(&self, url: &Url, token: &str) -> Result<Answer, HttpError> {
+        let request = self.0.get(url.clone()).bearer_auth(token).header(header::ACCEPT, "application/json");
+        exchange(call("GET", url), request).await
+    }
+
+    /// Posts a form.
+    ///
+    /// # Errors
+    /// When there is no whole answer: see [`HttpError`].
+    pub async fn post_form(&self, url: &Url, form: impl Into<reqwest::Body>) -> Result<Answer, HttpError> {
+        let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
+        let request = self.0.post(url.clone()).header(header::CONTENT_TYPE, form_type).body(form);
+        exchange(call("POST", url), request).await
+    }
+}
+
+/// A call as error texts name it: the query may hold what is nobody's business, and is never shown.
+#[must_use]
+pub fn call(method: &str, url: &Url) -> String {
+    format!("{method} {}{}", url.origin().ascii_serialization(), url.path())
+}
+
+/// A TLS client without a provider is a panic. The programs install theirs first; tests and embedders may not.
+fn ensure_crypto_provider() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // An error means that somebody else was first, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+}
+
+fn within_origin(attempt: redirect::Attempt<'_>) -> redirect::Action {
+    let first = attempt.previous().first().map(Url::origin);
+    if first == Some(attempt.url().origin()) && attempt.previous().len() <= MAX_REDIRECTS {
+        attempt.follow()
+    } else {
+        attempt.stop()
+    }
+}
+
+async fn exchange(call: String, request: RequestBuilder) -> Result<Answer, HttpError> {
+    tracing::trace!(call, "asking");
+    let transient = |error| HttpError::Transient { call: call.clone(), reason: explain(error) };
+    let mut response = request.send().await.map_err(transient)?;
+    let (status, headers) = (response.status(), response.headers().clone());
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(transient)? {
+        if body.len() + chunk.len() > MAX_BODY {
+            return Err(HttpError::TooLarge { call });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Answer { status, headers, body })
+}
+
+/// The error with its causes, without the URL and its query.
+fn explain(error: reqwest::Error) -> String {
+    let what = match () {
+        () if error.is_timeout() => "it took too long",
+        () if error.is_connect() => "cannot connect",
+        () if error.is_body() || error.is_decode() => "the answer was cut off",
+        () => "the exchange failed",
+    };
+    let error = error.without_url();
+    let mut causes = Vec::new();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        causes.push(error.to_string());
+        cause = error.source();
+    }
+    causes.dedup();
+    if causes.is_empty() { what.to_owned() } else { format!("{what}: {}", causes.join(": ")) }
+}
+
+/// `Retry-After` in seconds or as a date. A date is compared with the server's own clock, if it shows it.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let wanted = text(header::RETRY_AFTER)?;
+    if let Ok(seconds) = wanted.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = http_date(wanted)?;
+    let now = text(header::DATE).and_then(http_date).unwrap_or(now);
+    Some(until.duration_since(now).unwrap_or_default())
+}
+
+fn http_date(text: &str) -> Option<SystemTime> {
+    azure_core::time::parse_rfc7231(text).ok().map(SystemTime::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_an_origin_that_may_be_trusted() {
+        for good in ["https://login.example", "https://login.example:8443/", "http://localhost:1", "http://[::1]:1"] {
+            assert!(Endpoint::parse(good).is_ok(), "{good}");
+        }
+        for (bad, why) in [
+            ("login.example", "not a URL"),
+            ("ftp://login.example", "scheme"),
+            ("http://login.example", "plain http"),
+            ("http://127.0.0.1.example", "plain http"),
+            ("https://user:word@login.example", "credentials"),
+            ("https://login.example/tenant", "a path"),
+            ("https://login.example?x", "a query"),
+            ("https://login.example#x", "a fragment"),
+        ] {
+            let error = Endpoint::parse(bad).unwrap_err().to_string();
+            assert!(error.contains(why), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn only_its_own_origin_is_an_endpoints() {
+        let endpoint = Endpoint::parse("https://management.azure.com").unwrap();
+        let is_origin_of = |url| endpoint.is_origin_of(&Url::parse(url).unwrap());
+        assert!(is_origin_of("https://MANAGEMENT.azure.com:443/subscriptions?x=y"));
+        for foreign in [
+            "http://management.azure.com/",
+            "https://management.azure.com:444/",
+            "https://management.azure.com.example/",
+            "https://management.azure.com@example/",
+            "https://user@management.azure.com/",
+        ] {
+            assert!(!is_origin_of(foreign), "{foreign}");
+        }
+        assert_eq!(endpoint.to_string(), "https://management.azure.com");
+        assert_eq!(Endpoint::parse("http://127.0.0.1").unwrap().as_https(), "https://127.0.0.1:80");
+        assert_eq!(Endpoint::parse("http://[::1]:9").unwrap().as_https(), "https://[::1]:9");
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let wait = |value: &str, date: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::RETRY_AFTER, value.parse().unwrap());
+            if let Some(date) = date {
+                headers.insert(header::DATE, date.parse().unwrap());
+            }
+            retry_after(&headers, SystemTime::UNIX_EPOCH)
+        };
+        assert_eq!(wait("17", None), Some(Duration::from_secs(17)));
+        assert_eq!(wait("Thu, 01 Jan 1970 00:00:30 GMT", None), Some(Duration::from_secs(30)));
+        let server = Some("Sun, 06 Nov 1994 08:49:00 GMT");
+        assert_eq!(wait("Sun, 06 Nov 1994 08:49:37 GMT", server), Some(Duration::from_secs(37)));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:00:00 GMT", server), Some(Duration::ZERO));
+        assert_eq!(wait("soon", None), None);
+        assert_eq!(wait("-1", None), None);
+    }
+}
