@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use azure_core::credentials::Secret;
 use proto::catalogue::{ParamError, PluginClass};
 use proto::coverage::{Coverage, State};
 use proto::plan::Stage;
@@ -12,7 +13,7 @@ use proto::subject::Role;
 use proto::unit::{ROOT, Unit};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use url::Url;
 
 use super::arm::{Arm, Refusal};
@@ -100,6 +101,13 @@ impl Task {
     fn first(subscription: Option<Subscription>) -> Self {
         Self { page: 1, link: None, before: 0, subscription }
     }
+
+    fn to_raw(&self) -> Result<Box<RawValue>, WorkError> {
+        to_raw_value(self).map_err(|error| WorkError::NotRead {
+            state: State::Failed,
+            reason: format!("the task of a unit cannot be written as JSON: {error}"),
+        })
+    }
 }
 
 /// A page that was read, with where it came from.
@@ -113,7 +121,11 @@ impl AzCloud {
         let direct = settings.arm.is_loopback() || settings.login.is_loopback();
         let http = Client::new(Timeouts::default(), direct)?;
         let tenant = settings.tenant.clone();
-        let application = Application { tenant: settings.tenant, client: settings.client, secret: settings.secret };
+        let application = Application {
+            tenant: settings.tenant,
+            client: settings.client,
+            secret: Secret::new(settings.secret.expose().to_owned()),
+        };
         let sign_in = SignIn::new(application, settings.login, settings.scope, http.clone())?;
         let arm = Arm::new(http, sign_in, settings.arm);
         Ok(Self { arm, tenant, max_subs: settings.max_subs, max_recs: settings.max_recs })
@@ -202,7 +214,8 @@ impl AzCloud {
             Err(Refusal::Work(error)) => Err(error),
             Err(Refusal::PageToken(reason)) => {
                 let task = Task::first(task.subscription.clone());
-                let first = page_unit(unit, &unit.scope, &unit.resource_type, unit.restart + 1, &task)?;
+                let id = unit_id(&unit.resource_type, &unit.scope, unit.restart + 1, task.page);
+                let first = unit.child(id, &unit.scope, &unit.resource_type, task.to_raw()?);
                 Err(WorkError::PageRefused { first: Box::new(first), reason })
             }
         }
@@ -218,9 +231,8 @@ impl AzCloud {
                     before: task.before + tally.count(),
                     subscription: task.subscription.clone(),
                 };
-                let mut following = page_unit(unit, &unit.scope, &unit.resource_type, unit.restart, &task)?;
-                following.restart = unit.restart;
-                done.children.push(following);
+                let id = unit_id(&unit.resource_type, &unit.scope, unit.restart, task.page);
+                done.children.push(unit.next_page(id, task.to_raw()?));
             }
             Next::Refused(reason) => tally.cut(reason),
             Next::Page(_) | Next::End => {}
@@ -234,7 +246,7 @@ impl AzCloud {
 impl Cloud for AzCloud {
     async fn work(&self, unit: &Unit, out: &mut Emitter) -> Result<Done, WorkError> {
         if unit.id == ROOT {
-            let first = page_unit(unit, "", subscription::NAME, 0, &Task::first(None))?;
+            let first = first_page(unit, "", subscription::NAME, &Task::first(None))?;
             return Ok(Done { children: vec![first], coverage: Vec::new() });
         }
         let task: Task =
@@ -256,7 +268,7 @@ fn follow(unit: &Unit, subscription: Subscription, done: &mut Done) -> Result<()
     let scope = subscription.id.clone();
     let task = Task::first(Some(subscription));
     for resource_type in RESOURCE_TYPES {
-        done.children.push(page_unit(unit, &scope, resource_type.name, 0, &task)?);
+        done.children.push(first_page(unit, &scope, resource_type.name, &task)?);
     }
     Ok(())
 }
@@ -267,13 +279,9 @@ fn skipped(subscription: &Subscription, reason: &str) -> Vec<Coverage> {
     RESOURCE_TYPES.iter().map(skipped).collect()
 }
 
-fn page_unit(parent: &Unit, scope: &str, resource_type: &str, restart: u32, task: &Task) -> Result<Unit, WorkError> {
-    let id = unit_id(resource_type, scope, restart, task.page);
-    let task = serde_json::value::to_raw_value(task).map_err(|error| WorkError::NotRead {
-        state: State::Failed,
-        reason: format!("the unit {id} cannot be written as JSON: {error}"),
-    })?;
-    Ok(parent.child(id, scope, resource_type, task))
+/// The unit that begins a list.
+fn first_page(parent: &Unit, scope: &str, resource_type: &str, task: &Task) -> Result<Unit, WorkError> {
+    Ok(parent.child(unit_id(resource_type, scope, 0, 1), scope, resource_type, task.to_raw()?))
 }
 
 fn parse(fetched: &Fetched) -> Result<Page<'_>, WorkError> {

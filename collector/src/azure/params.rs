@@ -1,11 +1,13 @@
 //! The parameters of Azure's plugins.
 
-use azure_core::credentials::Secret;
 use proto::catalogue::ParamError;
+use proto::config::params;
+use proto::config::secret::{Secret, has_reference};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use crate::http::Endpoint;
+use crate::http::{Endpoint, EndpointError};
 
 /// A cloud of Azure: where it is, and what tokens for it are for.
 ///
@@ -42,14 +44,11 @@ const NATIONAL_CLOUDS: [NationalCloud; 3] = [
 #[serde(deny_unknown_fields)]
 pub struct AzCloudParams {
     /// The tenant to sign in to: its id or one of its domains.
-    #[serde(default)]
-    pub tenant: Option<String>,
+    pub tenant: String,
     /// The application to sign in as: its client id.
-    #[serde(default)]
-    pub client: Option<String>,
+    pub client: String,
     /// A secret of the application: mostly a reference like `${CM_SECRET}`.
-    #[serde(default)]
-    pub secret: Option<Secret>,
+    pub secret: Secret,
     /// Where to sign in, for other clouds than the public one and for simulators.
     #[serde(default)]
     pub login_endpoint: Option<String>,
@@ -58,10 +57,10 @@ pub struct AzCloudParams {
     pub arm_endpoint: Option<String>,
     /// Known from the Python tool, and of no effect: collectors share the work.
     #[serde(default)]
-    pub processes: Option<Value>,
+    pub processes: Option<IgnoredAny>,
     /// Known from the Python tool, and of no effect.
     #[serde(default)]
-    pub threads: Option<Value>,
+    pub threads: Option<IgnoredAny>,
     /// For debugging: how many subscriptions are read; 0 for all.
     #[serde(default, rename = "_max_subs")]
     pub max_subs: Option<u64>,
@@ -69,6 +68,15 @@ pub struct AzCloudParams {
     #[serde(default, rename = "_max_recs")]
     pub max_recs: Option<u64>,
 }
+
+/// What the required parameters are.
+const REQUIRED: [(&str, &str); 3] = [
+    ("tenant", "the id or a domain of the tenant to sign in to"),
+    ("client", "the client id of the application to sign in as"),
+    ("secret", "a secret of the application; `${CM_SECRET}` takes it from the worker's environment"),
+];
+/// The parameters that are endpoints.
+const ENDPOINTS: [&str; 2] = ["login_endpoint", "arm_endpoint"];
 
 /// Parameters that a plugin can be built of.
 #[derive(Debug, Clone)]
@@ -90,43 +98,37 @@ impl AzCloudParams {
     /// # Errors
     /// All that is wrong with them.
     pub fn read(params: &Value) -> Result<Self, Vec<ParamError>> {
-        let read: Self = deserialise(params)?;
-        let mut errors = Vec::new();
-        let required = [
-            ("tenant", read.tenant.as_deref(), "the id or a domain of the tenant to sign in to"),
-            ("client", read.client.as_deref(), "the client id of the application to sign in as"),
-            ("secret", read.secret.as_ref().map(Secret::secret), "a secret of the application, like `${CM_SECRET}`"),
-        ];
-        for (name, value, what) in required {
-            if value.is_none_or(str::is_empty) {
-                errors.push(error(name, format!("set `{name}`: {what}")));
+        let (read, mut errors) = match params::read_with(params, &REQUIRED) {
+            Ok(read) => (Some(read), Vec::new()),
+            Err(errors) => (None, errors),
+        };
+        let known = |name: &str| params.get(name)?.as_str().filter(|text| !has_reference(text));
+        for (name, what) in REQUIRED {
+            if known(name).is_some_and(str::is_empty) {
+                errors.push(params::required(name, what));
             }
         }
-        let endpoints = [("login_endpoint", &read.login_endpoint), ("arm_endpoint", &read.arm_endpoint)];
-        for (name, value) in endpoints {
-            let Some(value) = value.as_deref().filter(|value| !has_reference(value)) else { continue };
-            if let Err(why) = Endpoint::parse(value) {
-                errors.push(error(name, format!("`{name}` is not an endpoint: {why}")));
+        if let Some(tenant) = known("tenant").filter(|tenant| !is_tenant(tenant)) {
+            errors.push(error("tenant", format!("{tenant:?} is not the id or a domain of a tenant")));
+        }
+        for name in ENDPOINTS {
+            if let Some(Err(why)) = known(name).map(Endpoint::parse) {
+                errors.push(not_an_endpoint(name, &why));
             }
         }
-        if let Some(tenant) = read.tenant.as_deref().filter(|tenant| !has_reference(tenant) && !is_tenant(tenant)) {
-            errors.push(error("tenant", format!("`{tenant}` is not the id or a domain of a tenant")));
-        }
-        if errors.is_empty() { Ok(read) } else { Err(errors) }
+        read.filter(|_| errors.is_empty()).ok_or(errors)
     }
 
     /// The settings that expanded parameters come to.
     pub(super) fn settings(self) -> Result<Settings, Vec<ParamError>> {
-        let endpoint = |name: &str, text: &str| {
-            Endpoint::parse(text).map_err(|why| vec![error(name, format!("`{name}` is not an endpoint: {why}"))])
-        };
+        let endpoint = |name, text: &str| Endpoint::parse(text).map_err(|why| vec![not_an_endpoint(name, &why)]);
         let arm = endpoint("arm_endpoint", self.arm_endpoint.as_deref().unwrap_or(PUBLIC.arm))?;
         let cloud = NATIONAL_CLOUDS.iter().find(|cloud| cloud.arm == arm.to_string());
         let login = self.login_endpoint.as_deref().unwrap_or(cloud.unwrap_or(&PUBLIC).login);
         Ok(Settings {
-            tenant: self.tenant.unwrap_or_default(),
-            client: self.client.unwrap_or_default(),
-            secret: self.secret.unwrap_or_else(|| Secret::new("")),
+            tenant: self.tenant,
+            client: self.client,
+            secret: self.secret,
             login: endpoint("login_endpoint", login)?,
             scope: match cloud {
                 Some(cloud) => cloud.scope.to_owned(),
@@ -141,17 +143,13 @@ impl AzCloudParams {
     }
 }
 
-fn deserialise(params: &Value) -> Result<AzCloudParams, Vec<ParamError>> {
-    serde_json::from_value(params.clone()).map_err(|why| vec![error("", why.to_string())])
-}
-
-fn has_reference(text: &str) -> bool {
-    text.contains("${")
-}
-
 /// As the sign-in library will have it.
 fn is_tenant(text: &str) -> bool {
     text.chars().all(|c| c.is_alphanumeric() || c == '.' || c == '-')
+}
+
+fn not_an_endpoint(name: &str, why: &EndpointError) -> ParamError {
+    error(name, format!("`{name}` is not an endpoint: {why}"))
 }
 
 fn error(path: &str, message: String) -> ParamError {
@@ -179,8 +177,9 @@ mod tests {
     fn what_is_required_is_asked_for_all_at_once() {
         let errors = errors(json!({"tenant": null, "client": ""}));
         assert_eq!(errors.len(), 3);
-        for (error, name) in errors.iter().zip(["tenant", "client", "secret"]) {
-            assert!(error.starts_with(&format!("{name}: set `{name}`: ")), "{error}");
+        for name in ["tenant", "client", "secret"] {
+            let begin = format!("{name}: set `{name}`: ");
+            assert!(errors.iter().any(|error| error.starts_with(&begin)), "{name}: {errors:?}");
         }
     }
 
@@ -192,17 +191,21 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_must_be_one() {
+    fn endpoints_and_tenants_are_looked_at() {
         let errors = errors(json!({"tenant": "a b", "client": "c", "secret": "s",
             "arm_endpoint": "http://management.azure.com", "login_endpoint": "https://u:p@login.example"}));
         assert_eq!(errors.len(), 3);
-        assert!(errors[0].starts_with("login_endpoint: ") && errors[1].starts_with("arm_endpoint: "), "{errors:?}");
+        assert!(errors[0].starts_with("tenant: "), "{errors:?}");
+        assert!(errors[1].starts_with("login_endpoint: ") && errors[2].starts_with("arm_endpoint: "), "{errors:?}");
     }
 
     #[test]
     fn unknown_parameters_are_errors() {
-        assert!(errors(json!({"tennant": "t"}))[0].contains("tennant"));
-        assert!(!errors(json!([])).is_empty());
+        let errors = errors(json!({"tennant": "t", "client": "c", "secret": 5, "arm_endpoint": "x"}));
+        assert_eq!(errors.len(), 4, "{errors:?}");
+        for begin in ["tennant: ", "secret: ", "tenant: set `tenant`", "arm_endpoint: "] {
+            assert!(errors.iter().any(|error| error.starts_with(begin)), "{begin}: {errors:?}");
+        }
     }
 
     #[test]

@@ -106,6 +106,11 @@ impl SignIn {
         let scopes = [self.scope.as_str()];
         let asked = tokio::time::timeout(PATIENCE, credential.get_token(&scopes, None));
         match asked.await {
+            // The SDK takes any JSON for a token.
+            Ok(Ok(token)) if token.token.secret().is_empty() => Err(WorkError::NotRead {
+                state: State::Failed,
+                reason: self.reason("the answer holds no token; is `login_endpoint` right?"),
+            }),
             Ok(Ok(token)) => Ok(Token { secret: token.token, generation }),
             Ok(Err(error)) => Err(self.explain(&error)),
             Err(_) => Err(WorkError::Transient { reason: self.reason("there was no answer in two minutes") }),
