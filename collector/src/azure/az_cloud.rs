@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use azure_core::credentials::Secret;
-use proto::catalogue::{ParamError, PluginClass};
+use proto::catalogue::{ParamError, PluginClass, in_one_line};
 use proto::coverage::{Coverage, State};
 use proto::plan::Stage;
 use proto::subject::Role;
@@ -58,7 +58,7 @@ pub fn build(params: &Value) -> Result<Arc<dyn Cloud>, BuildError> {
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// The parameters are not as they should be.
-    #[error("{}", join(.0))]
+    #[error("{}", in_one_line(.0))]
     Params(Vec<ParamError>),
     /// TLS cannot be set up.
     #[error("cannot set up TLS: {0}; does this host have CA certificates?")]
@@ -66,10 +66,6 @@ pub enum BuildError {
     /// The sign-in library does not take the parameters.
     #[error("cannot prepare the sign-in: {0}")]
     SignIn(#[from] azure_core::Error),
-}
-
-fn join(errors: &[ParamError]) -> String {
-    errors.iter().map(|error| error.message.as_str()).collect::<Vec<_>>().join("; ")
 }
 
 /// The plugin.
