@@ -2,24 +2,21 @@
 
 use std::sync::Arc;
 
-use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use proto::bus::{BusError, BusErrorKind, Outgoing, Receipt, SharedBus};
+use futures::{FutureExt, StreamExt};
+use proto::bus::{BusError, Receipt, SharedBus};
 use proto::frame::FrameBuilder;
 use proto::identity::IdMaker;
 use proto::plan::PluginSpec;
 use proto::record::{self, Identity, Origin};
-use proto::status::DeadLetter;
+use proto::status::{self, DeadLetter};
 use proto::subject::{self, Role};
 use proto::unit::Unit;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::cloud::WorkError;
-
-/// How many frames of one unit may be on their way at once.
-const IN_FLIGHT: usize = 16;
 
 /// A record as a cloud plugin makes it.
 #[derive(Debug)]
@@ -136,15 +133,24 @@ impl Emitter {
         self.emitted.records += u64::from(records);
         let bus = Arc::clone(&self.bus);
         self.in_flight.push(Box::pin(async move { bus.publish(frame).await }));
-        while self.in_flight.len() >= IN_FLIGHT {
+        while self.in_flight.len() >= self.bus.pipeline() {
             self.settle_one().await?;
         }
+        // Futures begin when they are polled: the frame is on its way before the next record is made.
+        if let Some(Some(receipt)) = self.in_flight.next().now_or_never() {
+            self.settled(receipt)?;
+        }
+        Ok(())
+    }
+
+    fn settled(&mut self, receipt: Result<Receipt, BusError>) -> Result<(), WorkError> {
+        self.emitted.last_seq = self.emitted.last_seq.max(receipt?.seq);
         Ok(())
     }
 
     async fn settle_one(&mut self) -> Result<(), WorkError> {
         if let Some(receipt) = self.in_flight.next().await {
-            self.emitted.last_seq = self.emitted.last_seq.max(receipt?.seq);
+            self.settled(receipt)?;
         }
         Ok(())
     }
@@ -155,11 +161,7 @@ impl Emitter {
         let reason = format!("the record of {key} is {} bytes, more than the bus takes in a message", line.len());
         let subject = subject::record(&unit.audit, &unit.version, &unit.plugin);
         let letter = DeadLetter::new(&subject, None, reason, 1, line);
-        let dead = subject::dead(&unit.audit, &unit.version, Role::Cloud, &unit.plugin);
-        let message = Outgoing::json(dead, &letter)
-            .map_err(|error| BusError::new(BusErrorKind::Corrupt, error.to_string()))?
-            .with_id(format!("dead:{}:{}:{}", unit.plugin, unit.id, key));
-        self.bus.publish(message).await?;
+        status::bury(&*self.bus, &unit.audit, &unit.version, Role::Cloud, &unit.plugin, &letter).await?;
         self.emitted.too_large.push(key.to_owned());
         Ok(())
     }

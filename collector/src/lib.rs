@@ -1,4 +1,9 @@
 //! The collector: units in, records out. One module per cloud.
 
+pub mod azure;
 pub mod cloud;
 pub mod emit;
+pub mod http;
+pub mod mock;
+pub mod registry;
+pub mod worker;

@@ -45,3 +45,16 @@ pub struct ParamError {
     /// What was found, what is allowed, what to do.
     pub message: String,
 }
+
+/// Parameter errors as one text for people.
+#[must_use]
+pub fn in_one_line(errors: &[ParamError]) -> String {
+    let texts: Vec<String> = errors
+        .iter()
+        .map(|error| match error.path.as_str() {
+            "" => error.message.clone(),
+            path => format!("{path}: {}", error.message),
+        })
+        .collect();
+    texts.join("; ")
+}

@@ -1,1 +1,356 @@
-//! exclusive
+//! Plugins that need all of a version in one place: a file, one mail with all events.
+//!
+//! One worker holds the plugin's lease, reads the version from its first message to its end, delivers, and says so. If
+//! it dies, another starts over. Delivered is what is said to be delivered: a crash before that means delivery again,
+//! so a delivery must be such that a second one does no harm.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::bus::lease::Lease;
+use crate::bus::{BusError, Message, ReaderSpec, SharedBus};
+use crate::plan::{Plan, PluginSpec};
+use crate::run::Phase;
+use crate::service::Worker;
+use crate::service::presence::{Cannot, Presence};
+use crate::service::versions::{AuditView, Versions};
+use crate::status::{Delivered, Failed, Status};
+use crate::subject::{self, Key, Role, Stream, Version};
+
+/// Takes a version whole, message by message, and delivers it at its end.
+#[async_trait]
+pub trait Exclusive: Send {
+    /// Takes the next message: a frame of records for a store, an event for an alert.
+    ///
+    /// # Errors
+    /// When it cannot be kept; then the plugin starts over, or fails.
+    async fn accept(&mut self, message: &Message) -> Result<(), ExclusiveError>;
+
+    /// Delivers. `revision` is the fencing token of the lease, just checked.
+    ///
+    /// # Errors
+    /// When it cannot be delivered; then the plugin starts over, or fails.
+    async fn finish(&mut self, revision: u64) -> Result<Delivery, ExclusiveError>;
+}
+
+/// What was delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// Documents: records or events, each once.
+    pub documents: u64,
+    /// Where to, in words for people.
+    pub place: String,
+}
+
+/// Why an exclusive plugin could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ExclusiveError {
+    /// No other try can help.
+    #[error("{0}")]
+    Permanent(String),
+    /// It may go well later.
+    #[error("{0}")]
+    Transient(String),
+}
+
+/// What a worker needs to serve an exclusive plugin of an audit's version.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The bus.
+    pub bus: SharedBus,
+    /// The audit.
+    pub audit: Key,
+    /// The run.
+    pub version: Version,
+    /// The plugin.
+    pub spec: PluginSpec,
+    /// The worker's name.
+    pub worker: String,
+    /// What others are told of this worker.
+    pub presence: Presence,
+    /// The audit's state.
+    pub view: watch::Receiver<AuditView>,
+    /// Cancelled when the worker is to stop.
+    pub shutdown: CancellationToken,
+}
+
+/// How long a failing plugin is tried again.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How often the lease is tried when another worker holds it.
+const LEASE_EVERY: Duration = Duration::from_millis(500);
+
+enum Ended {
+    Delivered,
+    Shutdown,
+    /// The version has ended, or the coordinator has given the part up.
+    NotWanted,
+    LeaseLost,
+    Failed(ExclusiveError),
+}
+
+/// Serves an exclusive plugin until its version has ended. `make` builds the plugin anew for each try; it is called
+/// once before the lease is taken, so that a worker that cannot build it does not keep others from it.
+pub async fn serve(mut job: Job, make: impl Fn() -> Result<Box<dyn Exclusive>, String> + Send + Sync) {
+    let mut first = match make() {
+        Ok(plugin) => Some(plugin),
+        Err(reason) => return job.cannot(reason).await,
+    };
+    let began = Instant::now();
+    let mut pause = Duration::from_millis(200);
+    while let Some(lease) = job.acquire().await {
+        let mut lease = lease;
+        let attempt = match first.take().map_or_else(&make, Ok) {
+            Ok(plugin) => job.attempt(plugin, &mut lease).await,
+            Err(reason) => Ended::Failed(ExclusiveError::Transient(reason)),
+        };
+        match attempt {
+            // The lease is kept until the version has ended: nobody else needs to look.
+            Ended::Delivered => return job.wait_for_end(lease).await,
+            Ended::Shutdown | Ended::NotWanted => return lease.release().await,
+            Ended::LeaseLost => {}
+            Ended::Failed(error) => {
+                let last = matches!(error, ExclusiveError::Permanent(_))
+                    || !job.bus.can_replay()
+                    || began.elapsed() > PATIENCE;
+                tracing::warn!(audit = %job.audit, plugin = %job.spec.key, %error, "the plugin failed");
+                if last {
+                    job.failed(error.to_string()).await;
+                    return job.wait_for_end(lease).await;
+                }
+                lease.release().await;
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(10));
+            }
+        }
+    }
+}
+
+impl Job {
+    fn lease_key(&self) -> String {
+        format!("{}.{}.{}.{}", self.audit.token(), self.version, self.spec.role, self.spec.key.token())
+    }
+
+    fn reader(&self) -> ReaderSpec {
+        ReaderSpec::exclusive(&self.audit, &self.version, self.spec.role, &self.spec.key)
+    }
+
+    /// The sequence to read through, once it is known.
+    fn end(&self) -> Option<u64> {
+        let view = self.view.borrow();
+        match self.spec.role {
+            Role::Alert => view.state.events_end,
+            _ => view.state.records_end,
+        }
+    }
+
+    fn is_wanted(&self) -> bool {
+        let view = self.view.borrow();
+        view.state.phase != Phase::Ended
+            && !view.state.failed.iter().any(|part| part.role == self.spec.role && part.plugin == self.spec.key)
+    }
+
+    /// Waits for the lease; `None` when there is nothing left to do.
+    async fn acquire(&mut self) -> Option<Lease> {
+        loop {
+            if self.shutdown.is_cancelled() || !self.is_wanted() {
+                return None;
+            }
+            match Lease::try_acquire(&self.bus, &self.lease_key(), &self.worker).await {
+                Ok(Some(lease)) => return Some(lease),
+                Ok(None) => {}
+                Err(error) => tracing::debug!(%error, "cannot ask for a lease now"),
+            }
+            let changed = self.view.changed();
+            tokio::select! {
+                () = self.shutdown.cancelled() => return None,
+                () = tokio::time::sleep(LEASE_EVERY) => {}
+                changed = changed => if changed.is_err() { return None },
+            }
+        }
+    }
+
+    async fn attempt(&mut self, mut plugin: Box<dyn Exclusive>, lease: &mut Lease) -> Ended {
+        match self.was_delivered().await {
+            Ok(false) => {}
+            Ok(true) => return Ended::Delivered,
+            Err(error) => return Ended::Failed(ExclusiveError::Transient(error.to_string())),
+        }
+        let mut reader = match self.bus.read(&self.reader()).await {
+            Ok(reader) => reader,
+            Err(error) => return Ended::Failed(ExclusiveError::Transient(error.to_string())),
+        };
+        let (mut through, mut messages) = (0, 0);
+        let shutdown = self.shutdown.clone();
+        loop {
+            if !self.is_wanted() {
+                return Ended::NotWanted;
+            }
+            if let Some(end) = self.end().filter(|end| through >= *end) {
+                return self.deliver(plugin, lease, end, messages).await;
+            }
+            tokio::select! {
+                message = reader.next() => match message {
+                    Ok(message) => {
+                        if let Err(error) = plugin.accept(&message).await {
+                            return Ended::Failed(error);
+                        }
+                        through = message.seq;
+                        messages += 1;
+                    }
+                    Err(error) => return Ended::Failed(ExclusiveError::Transient(error.to_string())),
+                },
+                changed = self.view.changed() => if changed.is_err() { return Ended::NotWanted },
+                () = lease.lost() => return Ended::LeaseLost,
+                () = shutdown.cancelled() => return Ended::Shutdown,
+            }
+        }
+    }
+
+    async fn deliver(&self, mut plugin: Box<dyn Exclusive>, lease: &Lease, end: u64, messages: u64) -> Ended {
+        let revision = match lease.check().await {
+            Ok(revision) => revision,
+            Err(error) if error.is_transient() => {
+                return Ended::Failed(ExclusiveError::Transient(error.to_string()));
+            }
+            Err(_) => return Ended::LeaseLost,
+        };
+        let delivery = match plugin.finish(revision).await {
+            Ok(delivery) => delivery,
+            Err(error) => return Ended::Failed(error),
+        };
+        let delivered = Status::Delivered(Delivered {
+            role: self.spec.role,
+            plugin: self.spec.key.clone(),
+            end,
+            messages,
+            documents: delivery.documents,
+            place: delivery.place,
+            revision,
+        });
+        match self.say(&delivered).await {
+            Ok(()) => Ended::Delivered,
+            Err(error) => Ended::Failed(ExclusiveError::Transient(error.to_string())),
+        }
+    }
+
+    /// Whether a worker before this one has said that it delivered.
+    async fn was_delivered(&self) -> Result<bool, BusError> {
+        if !self.bus.can_replay() {
+            return Ok(false);
+        }
+        let filter = subject::status(&self.audit, &self.version, "delivered");
+        let count = self.bus.count(Stream::Status, &filter).await?;
+        if count == 0 {
+            return Ok(false);
+        }
+        let name = format!("{}-again", self.reader().name);
+        let mut reader = self.bus.read(&ReaderSpec { stream: Stream::Status, filter, name }).await?;
+        for _ in 0..count {
+            let Ok(message) = tokio::time::timeout(Duration::from_secs(10), reader.next()).await else { break };
+            if let Ok(Status::Delivered(delivered)) = serde_json::from_slice(&message?.payload)
+                && delivered.role == self.spec.role
+                && delivered.plugin == self.spec.key
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn say(&self, status: &Status) -> Result<(), BusError> {
+        let message = status.message(&self.audit, &self.version).map_err(BusError::json)?;
+        self.bus.publish(message).await.map(|_| ())
+    }
+
+    async fn failed(&self, reason: String) {
+        let failed = Status::Failed(Failed {
+            role: self.spec.role,
+            plugin: self.spec.key.clone(),
+            worker: self.worker.clone(),
+            reason,
+            permanent: true,
+        });
+        if let Err(error) = self.say(&failed).await {
+            tracing::error!(%error, plugin = %self.spec.key, "cannot report that the plugin failed");
+        }
+    }
+
+    /// This worker cannot build the plugin: another one may.
+    async fn cannot(mut self, reason: String) {
+        tracing::warn!(audit = %self.audit, plugin = %self.spec.key, reason, "this worker cannot serve the plugin");
+        let cannot = Cannot {
+            audit: self.audit.clone(),
+            version: self.version.clone(),
+            role: self.spec.role,
+            plugin: self.spec.key.clone(),
+            reason,
+        };
+        self.presence.add_cannot(cannot.clone()).await;
+        self.wait_until_unwanted().await;
+        self.presence.remove_cannot(&cannot).await;
+    }
+
+    async fn wait_for_end(mut self, mut lease: Lease) {
+        let lost = async { lease.lost().await };
+        tokio::select! {
+            () = self.wait_until_unwanted() => {}
+            () = lost => {}
+        }
+        lease.release().await;
+    }
+
+    async fn wait_until_unwanted(&mut self) {
+        let shutdown = self.shutdown.clone();
+        while self.is_wanted() {
+            tokio::select! {
+                changed = self.view.changed() => if changed.is_err() { return },
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+}
+
+/// What makes an exclusive plugin of a version anew for each try.
+pub type Factory = Box<dyn Fn() -> Result<Box<dyn Exclusive>, String> + Send + Sync>;
+
+/// How long a stopping worker lets plugins give up their leases.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// Serves the exclusive plugins of all open versions until the worker is to stop. `factory` says how a plugin is made,
+/// or why this worker cannot make it.
+pub async fn run(worker: Worker, factory: impl Fn(&Worker, &Arc<Plan>, &PluginSpec) -> Factory) {
+    let (_versions, mut opened) = Versions::follow(Arc::clone(&worker.bus), worker.stage, worker.shutdown.clone());
+    let mut serving = JoinSet::new();
+    loop {
+        let open = tokio::select! {
+            () = worker.shutdown.cancelled() => break,
+            open = opened.recv() => open,
+        };
+        let Some(open) = open else { break };
+        while serving.try_join_next().is_some() {}
+        for spec in open.plan.plugins.iter().filter(|spec| spec.exclusive) {
+            let make = factory(&worker, &open.plan, spec);
+            let job = Job {
+                bus: Arc::clone(&worker.bus),
+                audit: open.plan.audit.clone(),
+                version: open.plan.version.clone(),
+                spec: spec.clone(),
+                worker: worker.name.clone(),
+                presence: worker.presence.clone(),
+                view: open.view.clone(),
+                shutdown: worker.shutdown.clone(),
+            };
+            serving.spawn(serve(job, make));
+        }
+    }
+    let drained = async { while serving.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAIN, drained).await.is_err() {
+        tracing::warn!("plugins that are not done are left to others");
+    }
+}

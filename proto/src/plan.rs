@@ -160,13 +160,12 @@ impl Plan {
         serde_json::from_slice(&body).map(Some).map_err(BusError::json)
     }
 
-    /// Removes the plans of an ended version.
+    /// Removes the plan of a stage.
     ///
     /// # Errors
     /// When the broker refuses it or is away for too long.
-    pub async fn remove(bus: &dyn Bus, audit: &Key, version: &Version) -> Result<(), BusError> {
-        let prefix = format!("{}.{version}.", audit.token());
-        for entry in bus.kv_entries(Bucket::Plans, &prefix).await? {
+    pub async fn remove(bus: &dyn Bus, audit: &Key, version: &Version, stage: Stage) -> Result<(), BusError> {
+        for entry in bus.kv_entries(Bucket::Plans, &key(audit, version, stage)).await? {
             bus.kv_delete(Bucket::Plans, &entry.key).await?;
         }
         Ok(())

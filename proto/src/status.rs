@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bus::Outgoing;
+use crate::bus::{Bus, BusError, Outgoing};
 use crate::subject::{self, Key, Role, Version};
 use crate::unit::UnitEnd;
 
@@ -182,4 +182,23 @@ impl DeadLetter {
             bytes: body.len(),
         }
     }
+}
+
+/// Puts a message among the dead letters of a plugin. Said twice, it is kept once.
+///
+/// # Errors
+/// When the broker refuses it or is away for too long: then the message must not be acknowledged.
+pub async fn bury(
+    bus: &dyn Bus,
+    audit: &Key,
+    version: &Version,
+    role: Role,
+    plugin: &Key,
+    letter: &DeadLetter,
+) -> Result<(), BusError> {
+    let subject = subject::dead(audit, version, role, plugin);
+    let digest = crate::identity::Id::digest(letter.message.as_bytes());
+    let id = format!("dead:{}:{role}:{plugin}:{}:{digest}", letter.subject, letter.seq.unwrap_or(0));
+    tracing::warn!(%audit, %version, %role, %plugin, reason = letter.reason, "a message could not be processed");
+    bus.publish(Outgoing::json(subject, letter).map_err(BusError::json)?.with_id(id)).await.map(|_| ())
 }

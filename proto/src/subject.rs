@@ -394,6 +394,21 @@ pub fn parse(subject: &str) -> Option<(Key, Version, Key)> {
     tokens.next().is_none().then_some((audit, version, plugin))
 }
 
+/// The role and plugin of a dead letter's subject.
+#[must_use]
+pub fn parse_dead(subject: &str) -> Option<(Role, Key)> {
+    let mut tokens = subject.strip_prefix("cm.dead.")?.split('.').skip(2);
+    let role = match tokens.next()? {
+        "cloud" => Role::Cloud,
+        "event" => Role::Event,
+        "store" => Role::Store,
+        "alert" => Role::Alert,
+        _ => return None,
+    };
+    let plugin = Key::from_token(tokens.next()?).ok()?;
+    tokens.next().is_none().then_some((role, plugin))
+}
+
 /// Whether a filter (`*` stands for one token, a last `>` for one or more) matches a subject.
 ///
 /// ```
@@ -449,6 +464,7 @@ mod tests {
         assert_eq!(Stream::of(&unit(&plugin, &audit, &version, &plugin)), Some(Stream::Units));
         assert_eq!(Stream::of(&dead(&audit, &version, Role::Store, &plugin)), Some(Stream::Dead));
         assert_eq!(Stream::of(&retry(&audit, &version, Role::Store, &plugin)), Some(Stream::Dead));
+        assert_eq!(parse_dead(&dead(&audit, &version, Role::Store, &plugin)), Some((Role::Store, plugin)));
         assert_eq!(Stream::of("other.record"), None);
         for stream in Stream::ALL {
             for filter in stream.subjects() {

@@ -83,6 +83,12 @@ impl Unit {
         }
     }
 
+    /// The unit that reads the next page of this one's list.
+    #[must_use]
+    pub fn next_page(&self, id: String, task: Box<RawValue>) -> Self {
+        Self { restart: self.restart, ..self.child(id, &self.scope, &self.resource_type, task) }
+    }
+
     /// The unit that replaces this one, to be done after a wait.
     #[must_use]
     pub fn successor(&self, wait: Duration) -> Self {

@@ -558,6 +558,11 @@ pub trait Bus: Send + Sync + fmt::Debug + 'static {
     /// The largest message that it takes, in bytes, headers included.
     fn max_message(&self) -> usize;
 
+    /// How many messages of one worker may be on their way at once: many where each takes a round trip.
+    fn pipeline(&self) -> usize {
+        16
+    }
+
     /// Whether a reader can begin again from the first message after another has read it.
     fn can_replay(&self) -> bool;
 

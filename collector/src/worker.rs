@@ -1,0 +1,363 @@
+//! Takes units of its pools, has them worked on, and says what became of them.
+//!
+//! A unit is acknowledged after its records, the units that follow from it and its end are stored; on any failure
+//! before that it is given back, and doing it again changes nothing.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use proto::bus::{Bucket, BusError, BusErrorKind, ConsumerId, Delivery, PullLimits, SharedBus};
+use proto::catalogue::in_one_line;
+use proto::coverage::{Coverage, State};
+use proto::identity::Id;
+use proto::service::Worker;
+use proto::service::versions::{OpenAudit, Versions};
+use proto::status::{self, DeadLetter, Status};
+use proto::subject::{self, Key, Role, Version};
+use proto::unit::{Unit, UnitEnd};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::cloud::{Cloud, Done, WorkError};
+use crate::emit::{Emitted, Emitter};
+use crate::registry;
+
+/// How often a delivery that is being worked on says so.
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+/// How many deliveries may end with their worker.
+const MAX_LOST_DELIVERIES: u64 = 20;
+/// How often a list is begun again because a page token was refused.
+const MAX_RESTARTS: u32 = 3;
+/// How long a throttled unit waits in all.
+const THROTTLE_PATIENCE: Duration = Duration::from_secs(30 * 60);
+/// How long a unit that fails in passing waits in all.
+const TRANSIENT_PATIENCE: Duration = Duration::from_secs(5 * 60);
+/// How long pulling pauses after its first failure, and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LAST_PAUSE: Duration = Duration::from_millis(500);
+/// How long a stopping worker lets units finish.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// Serves pools until the worker is to stop.
+pub async fn run(worker: Worker, pools: Vec<Key>) {
+    let (versions, _opened) = Versions::follow(Arc::clone(&worker.bus), worker.stage, worker.shutdown.clone());
+    let permits = Arc::new(Semaphore::new(worker.concurrency.max(1)));
+    let collector = Arc::new(Collector { worker, versions, clouds: Mutex::default() });
+    let mut serving = JoinSet::new();
+    for pool in pools {
+        serving.spawn(serve_pool(Arc::clone(&collector), pool, Arc::clone(&permits)));
+    }
+    while serving.join_next().await.is_some() {}
+}
+
+async fn serve_pool(collector: Arc<Collector>, pool: Key, permits: Arc<Semaphore>) {
+    let shutdown = collector.worker.shutdown.clone();
+    let mut units = JoinSet::new();
+    let mut pause = FIRST_PAUSE;
+    while !shutdown.is_cancelled() {
+        let began = Instant::now();
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            error = collector.pull(&pool, &permits, &mut units) => {
+                if error.kind() == BusErrorKind::NotFound {
+                    tracing::debug!(%pool, "no run has used this pool yet");
+                } else {
+                    tracing::warn!(%pool, %error, "cannot pull units now");
+                }
+            }
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = if began.elapsed() > LAST_PAUSE * 2 { FIRST_PAUSE } else { (pause * 2).min(LAST_PAUSE) };
+    }
+    let drained = async { while units.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAIN, drained).await.is_err() {
+        tracing::warn!(%pool, "units that are not done are given back");
+    }
+}
+
+struct Collector {
+    worker: Worker,
+    versions: Versions,
+    clouds: Mutex<HashMap<(Key, Version, Key), Arc<dyn Cloud>>>,
+}
+
+/// What becomes of a unit that was not done.
+enum Fate {
+    Replace { wait: Duration },
+    Restart { first: Box<Unit> },
+    End(Coverage),
+    GiveBack(BusError),
+}
+
+impl Collector {
+    /// Pulls and spawns until pulling fails.
+    async fn pull(self: &Arc<Self>, pool: &Key, permits: &Arc<Semaphore>, units: &mut JoinSet<()>) -> BusError {
+        // A unit that waits in a buffer is one that no other collector takes: hold few.
+        let limits = PullLimits { messages: 16, ..PullLimits::default() };
+        let mut puller = match self.worker.bus.pull(&ConsumerId::pool(pool), limits).await {
+            Ok(puller) => puller,
+            Err(error) => return error,
+        };
+        loop {
+            let Ok(permit) = Arc::clone(permits).acquire_owned().await else {
+                return BusError::new(BusErrorKind::Unsupported, "the worker is closed");
+            };
+            let delivery = match puller.next().await {
+                Ok(delivery) => delivery,
+                Err(error) => return error,
+            };
+            while units.try_join_next().is_some() {}
+            let collector = Arc::clone(self);
+            units.spawn(async move {
+                collector.take(delivery).await;
+                drop(permit);
+            });
+        }
+    }
+
+    async fn take(&self, delivery: Delivery) {
+        let result = match serde_json::from_slice::<Unit>(&delivery.message.payload) {
+            Ok(unit) => {
+                let span = tracing::info_span!("unit", audit = %unit.audit, version = %unit.version,
+                    plugin = %unit.plugin, unit = unit.id);
+                tracing::Instrument::instrument(self.serve(delivery, unit), span).await
+            }
+            Err(error) => self.bury(delivery, format!("not a unit that this program understands: {error}")).await,
+        };
+        if let Err(error) = result {
+            tracing::warn!(%error, "a unit comes again");
+        }
+    }
+
+    /// Does one unit. An error means that it comes again.
+    async fn serve(&self, delivery: Delivery, unit: Unit) -> Result<(), BusError> {
+        let Some(open) = self.versions.get(&unit.audit, &unit.version).await? else {
+            tracing::debug!("the version is not open: the unit is dropped");
+            return delivery.ack().await;
+        };
+        if open.view.borrow().stopping {
+            let coverage = vec![not_read(&unit, State::Skipped, "stopped by an operator")];
+            return self.end(delivery, &unit, &Emitted::default(), Done { children: Vec::new(), coverage }).await;
+        }
+        let wait = Duration::from_millis(unit.wait_ms);
+        if !wait.is_zero() && delivery.deliveries == 1 {
+            return delivery.give_back(wait).await;
+        }
+        let expected = if wait.is_zero() { 1 } else { 2 };
+        if delivery.deliveries.saturating_sub(expected) > MAX_LOST_DELIVERIES {
+            return self.give_up(delivery, &unit).await;
+        }
+        if let Some(wait) = self.pause(&unit).await? {
+            return self.settle(delivery, &unit, self.patient(&unit, wait, State::Throttled, THROTTLE_PATIENCE)).await;
+        }
+        self.work(delivery, &unit, &open).await
+    }
+
+    async fn work(&self, delivery: Delivery, unit: &Unit, open: &OpenAudit) -> Result<(), BusError> {
+        let Some(spec) = open.plan.plugins.iter().find(|spec| spec.key == unit.plugin) else {
+            let coverage = not_read(unit, State::Failed, "the plan has no such plugin");
+            return self.settle(delivery, unit, Fate::End(coverage)).await;
+        };
+        let cloud = match self.cloud(unit, spec) {
+            Ok(cloud) => cloud,
+            Err(reason) => return self.settle(delivery, unit, Fate::End(not_read(unit, State::Failed, &reason))).await,
+        };
+        let mut emitter = Emitter::new(Arc::clone(&self.worker.bus), unit, spec);
+        let worked = async {
+            let done = cloud.work(unit, &mut emitter).await?;
+            Ok::<_, WorkError>((done, emitter.finish().await?))
+        };
+        match delivery.while_working(PROGRESS_EVERY, worked).await {
+            Ok((mut done, emitted)) => {
+                done.coverage.extend(too_large(unit, &emitted));
+                self.end(delivery, unit, &emitted, done).await
+            }
+            Err(error) => {
+                let fate = self.fate(unit, error).await;
+                self.settle(delivery, unit, fate).await
+            }
+        }
+    }
+
+    fn cloud(&self, unit: &Unit, spec: &proto::plan::PluginSpec) -> Result<Arc<dyn Cloud>, String> {
+        let mut clouds = self.clouds.lock().unwrap_or_else(PoisonError::into_inner);
+        // Versions grow: what is of an older version of the same plugin has nothing left to do for long.
+        let key = (unit.audit.clone(), unit.version.clone(), unit.plugin.clone());
+        if let Some(cloud) = clouds.get(&key) {
+            return Ok(Arc::clone(cloud));
+        }
+        let params = self.worker.expander.expand(&spec.params).map_err(|errors| in_one_line(&errors))?;
+        let cloud = registry::build(spec, &params)?;
+        clouds.retain(|(audit, _, plugin), _| (audit, plugin) != (&unit.audit, &unit.plugin));
+        clouds.insert(key, Arc::clone(&cloud));
+        Ok(cloud)
+    }
+
+    /// What becomes of a unit after an error.
+    async fn fate(&self, unit: &Unit, error: WorkError) -> Fate {
+        match error {
+            WorkError::Throttled { wait, reason } => {
+                tracing::info!(reason, ?wait, "throttled");
+                self.remember_pause(unit, wait).await;
+                self.patient(unit, wait, State::Throttled, THROTTLE_PATIENCE)
+            }
+            WorkError::Transient { reason } => {
+                tracing::info!(reason, attempt = unit.attempt, "tried again later");
+                let wait = back_off(unit);
+                match self.patient(unit, wait, State::Failed, TRANSIENT_PATIENCE) {
+                    Fate::End(_) => Fate::End(not_read(unit, State::Failed, &reason)),
+                    fate => fate,
+                }
+            }
+            WorkError::PageRefused { mut first, reason } => {
+                first.restart = unit.restart + 1;
+                if first.restart > MAX_RESTARTS {
+                    let reason = format!("the page token was refused {MAX_RESTARTS} times: {reason}");
+                    return Fate::End(not_read(unit, State::Partial, &reason));
+                }
+                Fate::Restart { first }
+            }
+            WorkError::NotRead { state, reason } => Fate::End(not_read(unit, state, &reason)),
+            WorkError::Bus(error) => Fate::GiveBack(error),
+        }
+    }
+
+    fn patient(&self, unit: &Unit, wait: Duration, state: State, patience: Duration) -> Fate {
+        let waited = Duration::from_millis(unit.waited_ms);
+        if waited + wait > patience {
+            let reason = format!("not read after waiting for {} s in all", waited.as_secs());
+            return Fate::End(not_read(unit, state, &reason));
+        }
+        Fate::Replace { wait }
+    }
+
+    async fn settle(&self, delivery: Delivery, unit: &Unit, fate: Fate) -> Result<(), BusError> {
+        match fate {
+            Fate::Replace { wait } => {
+                let successor = unit.successor(wait).message().map_err(BusError::json)?;
+                self.worker.bus.publish(successor).await?;
+                delivery.ack().await
+            }
+            Fate::Restart { first } => {
+                tracing::info!(restart = first.restart, "the list begins again");
+                let done = Done { children: vec![*first], coverage: Vec::new() };
+                self.end(delivery, unit, &Emitted::default(), done).await
+            }
+            Fate::End(coverage) => {
+                tracing::warn!(state = coverage.state.as_str(), reason = coverage.reason, "not read");
+                let done = Done { children: Vec::new(), coverage: vec![coverage] };
+                self.end(delivery, unit, &Emitted::default(), done).await
+            }
+            Fate::GiveBack(error) if error.is_transient() => {
+                delivery.give_back(Duration::from_secs(1)).await?;
+                Err(error)
+            }
+            Fate::GiveBack(error) => {
+                let reason = format!("its records cannot be published: {error}");
+                let done = Done { children: Vec::new(), coverage: vec![not_read(unit, State::Failed, &reason)] };
+                self.end(delivery, unit, &Emitted::default(), done).await
+            }
+        }
+    }
+
+    /// Publishes the units that follow, then the unit's end, then acknowledges.
+    async fn end(&self, delivery: Delivery, unit: &Unit, emitted: &Emitted, done: Done) -> Result<(), BusError> {
+        let bus = &self.worker.bus;
+        publish_all(bus, &done.children).await?;
+        let end = UnitEnd {
+            plugin: unit.plugin.clone(),
+            unit: unit.id.clone(),
+            attempt: unit.attempt,
+            restart: unit.restart,
+            scope: unit.scope.clone(),
+            resource_type: unit.resource_type.clone(),
+            children: done.children.into_iter().map(|child| child.id).collect(),
+            frames: emitted.frames,
+            last_seq: emitted.last_seq,
+            records: emitted.records,
+            coverage: done.coverage,
+        };
+        let message = Status::UnitEnd(end).message(&unit.audit, &unit.version).map_err(BusError::json)?;
+        bus.publish(message).await?;
+        delivery.ack().await
+    }
+
+    async fn give_up(&self, delivery: Delivery, unit: &Unit) -> Result<(), BusError> {
+        let reason = format!("{} workers died of it", delivery.deliveries - 1);
+        self.bury_unit(&delivery, unit, reason.clone()).await?;
+        self.settle(delivery, unit, Fate::End(not_read(unit, State::Failed, &reason))).await
+    }
+
+    async fn bury_unit(&self, delivery: &Delivery, unit: &Unit, reason: String) -> Result<(), BusError> {
+        let message = &delivery.message;
+        let letter =
+            DeadLetter::new(&message.subject, Some(message.seq), reason, delivery.deliveries, &message.payload);
+        status::bury(&*self.worker.bus, &unit.audit, &unit.version, Role::Cloud, &unit.plugin, &letter).await
+    }
+
+    /// A message of the queue that is no unit.
+    async fn bury(&self, delivery: Delivery, reason: String) -> Result<(), BusError> {
+        let message = &delivery.message;
+        if let Some((audit, version, plugin)) = subject::parse(&message.subject) {
+            let letter =
+                DeadLetter::new(&message.subject, Some(message.seq), reason, delivery.deliveries, &message.payload);
+            status::bury(&*self.worker.bus, &audit, &version, Role::Cloud, &plugin, &letter).await?;
+        }
+        delivery.ack().await
+    }
+
+    /// How long the unit's scope has been told to wait, if it has.
+    async fn pause(&self, unit: &Unit) -> Result<Option<Duration>, BusError> {
+        let entry = self.worker.bus.kv_get(Bucket::Throttle, &pause_key(unit)).await?;
+        let wait = entry.and_then(|entry| serde_json::from_slice(&entry.value).ok());
+        Ok(wait.map(Duration::from_millis))
+    }
+
+    async fn remember_pause(&self, unit: &Unit, wait: Duration) {
+        let wait = wait.max(Duration::from_secs(1));
+        let value = wait.as_millis().to_string().into();
+        match self.worker.bus.kv_create(Bucket::Throttle, &pause_key(unit), value, Some(wait)).await {
+            Ok(_) => {}
+            Err(error) if error.kind() == BusErrorKind::Conflict => {}
+            Err(error) => tracing::debug!(%error, "cannot tell others of the pause"),
+        }
+    }
+}
+
+fn pause_key(unit: &Unit) -> String {
+    format!("{}.{}.{}", unit.pool.token(), unit.plugin.token(), Id::digest(unit.scope.as_bytes()))
+}
+
+fn not_read(unit: &Unit, state: State, reason: &str) -> Coverage {
+    Coverage::not_read(&unit.scope, &unit.resource_type, state, reason)
+}
+
+fn too_large(unit: &Unit, emitted: &Emitted) -> Option<Coverage> {
+    let first = emitted.too_large.first()?;
+    let count = emitted.too_large.len() as u64;
+    let reason = format!("{count} records are larger than the bus takes in a message, the first of them {first}");
+    Some(Coverage { missing: Some(count), ..not_read(unit, State::Partial, &reason) })
+}
+
+/// Doubles from one second to one minute; units that failed together do not come again together.
+fn back_off(unit: &Unit) -> Duration {
+    let base = Duration::from_secs(1 << unit.attempt.saturating_sub(1).min(6)).min(Duration::from_secs(60));
+    let spread = Id::digest(format!("{}:{}", unit.id, unit.attempt).as_bytes()).bits() % 500;
+    base / 2 + base * u32::try_from(spread).unwrap_or(0) / 1000
+}
+
+async fn publish_all(bus: &SharedBus, units: &[Unit]) -> Result<(), BusError> {
+    for some in units.chunks(64) {
+        let publishes = some.iter().map(|unit| async {
+            let message = unit.message().map_err(BusError::json)?;
+            bus.publish(message).await
+        });
+        futures::future::try_join_all(publishes).await?;
+    }
+    Ok(())
+}
