@@ -1,1 +1,6 @@
-//! sink
+//! The sink: records or events in, documents in a store out. It serves stores for records and, where they are listed
+//! under `alerts:`, for events.
+
+pub mod registry;
+pub mod stores;
+pub mod worker;

@@ -1,0 +1,31 @@
+//! The program `alerter`: events in, messages to people out.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use proto::plan::Stage;
+use proto::service::args::ServiceArgs;
+use proto::service::{self, Serves};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Tells people: takes events from the broker and sends alerts.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(flatten)]
+    service: ServiceArgs,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let serves = Serves {
+        stage: Stage::Alerter,
+        classes: alerter::registry::served().map(|class| class.short_name().to_owned()).collect(),
+        pools: Vec::new(),
+        concurrency: std::thread::available_parallelism().map_or(2, usize::from),
+    };
+    service::run(serves, &cli.service, alerter::worker::run).await
+}

@@ -1,0 +1,199 @@
+//! Makes events: the draft of an event plugin, the source's `ext`, and who the event is.
+
+use std::fmt;
+
+use bytes::Bytes;
+use proto::bus::Outgoing;
+use proto::identity::{Id, IdMaker};
+use proto::plan::PluginSpec;
+use proto::record::{self, Origin, Text};
+use proto::subject::{self, Key, Role, Version};
+use serde::de::{MapAccess, Visitor};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use crate::plugin::{EventDraft, Record};
+
+/// Makes the events of one plugin in one version.
+#[derive(Debug)]
+pub struct Maker {
+    subject: String,
+    events: IdMaker,
+    findings: IdMaker,
+    origin: Origin,
+}
+
+impl Maker {
+    /// A maker for a plugin of an audit's version.
+    #[must_use]
+    pub fn new(audit: &Key, version: &Version, spec: &PluginSpec) -> Self {
+        Self {
+            subject: subject::event(audit, version, &spec.key),
+            events: IdMaker::of_events(audit, version, &spec.key),
+            findings: IdMaker::of_findings(audit, &spec.key),
+            origin: Origin::new(audit, version, &spec.key, &spec.class, Role::Event),
+        }
+    }
+
+    /// The event as a message. It is the same message for the same record, plugin and finding.
+    ///
+    /// # Errors
+    /// When the record's `ext` is not an object, or the event cannot be written.
+    pub fn message(&self, record: &Record<'_>, draft: &EventDraft) -> Result<Outgoing, record::WriteError> {
+        // A record without a key is not one of our collectors': its id tells it apart, too.
+        let key = record.head.key.as_ref().or(record.head.id.as_ref()).map_or("", |key| key);
+        let fields = [draft.event_type, key, draft.sub_key.as_str()];
+        let id = self.events.id(&fields);
+        let source: Fields<'_> = match record.view.ext {
+            Some(ext) => serde_json::from_str(ext.get())?,
+            None => Fields(Vec::new()),
+        };
+        let ext = Ext { source: &source, draft };
+        let com = Com { record, draft, id, finding_id: self.findings.id(&fields) };
+        let mut body = Vec::with_capacity(1024);
+        record::write_event(&mut body, &ext, &com, &self.origin)?;
+        let digest = Id::digest(&body);
+        Ok(Outgoing::json_text(self.subject.clone(), Bytes::from(body)).with_id(format!("{id}:{digest}")))
+    }
+}
+
+/// The fields of an object, in their order, their values unparsed.
+struct Fields<'a>(Vec<(Text<'a>, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Collect)
+    }
+}
+
+/// The source's `ext` with the event's record type and fields.
+struct Ext<'a> {
+    source: &'a Fields<'a>,
+    draft: &'a EventDraft,
+}
+
+impl Serialize for Ext<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        let mut typed = false;
+        for (name, value) in &self.source.0 {
+            if &**name == "record_type" {
+                map.serialize_entry("record_type", self.draft.event_type)?;
+                typed = true;
+            } else if !self.draft.ext.iter().any(|(added, _)| *added == &**name) {
+                map.serialize_entry(&**name, value)?;
+            }
+        }
+        if !typed {
+            map.serialize_entry("record_type", self.draft.event_type)?;
+        }
+        for (name, value) in &self.draft.ext {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+/// The event's `com`, but for its origin.
+struct Com<'a> {
+    record: &'a Record<'a>,
+    draft: &'a EventDraft,
+    id: Id,
+    finding_id: Id,
+}
+
+impl Serialize for Com<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (head, draft) = (&self.record.head, self.draft);
+        let mut map = serializer.serialize_map(None)?;
+        if draft.with_source {
+            map.serialize_entry("cloud_type", &head.cloud_type.as_deref())?;
+        }
+        map.serialize_entry("record_type", draft.event_type)?;
+        for (name, value) in &draft.com {
+            map.serialize_entry(name, value)?;
+        }
+        if draft.with_source {
+            map.serialize_entry("reference", &head.reference.as_deref())?;
+        }
+        map.serialize_entry("description", &draft.description)?;
+        map.serialize_entry("recommendation", &draft.recommendation)?;
+        map.serialize_entry("id", &format_args!("{}", self.id))?;
+        map.serialize_entry("finding_id", &format_args!("{}", self.finding_id))?;
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::plan::Stage;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn maker(version: &str) -> Maker {
+        let spec = PluginSpec {
+            key: Key::new("rule").unwrap(),
+            class: "cloudmarker.events.x.Rule".into(),
+            params: json!({}),
+            role: Role::Event,
+            stage: Stage::Evaluator,
+            exclusive: false,
+            pool: None,
+        };
+        Maker::new(&Key::new("audit").unwrap(), &Version::new(version).unwrap(), &spec)
+    }
+
+    fn event(version: &str, sub_key: &str) -> Value {
+        let record = json!({"ext": {"a": 1.50, "record_type": "x", "n": 1}, "com": {"key": "k", "reference": "r"}});
+        let text = serde_json::to_vec(&record).unwrap();
+        let draft = EventDraft {
+            event_type: "rule_event",
+            sub_key: sub_key.into(),
+            ext: vec![("n", 2.into())],
+            com: vec![("ports", json!([22]))],
+            with_source: true,
+            description: "d".into(),
+            recommendation: "r".into(),
+        };
+        let message = maker(version).message(&Record::parse(&text).unwrap(), &draft).unwrap();
+        assert_eq!(message.subject, format!("cm.event.audit.{version}.rule"));
+        serde_json::from_slice(&message.payload).unwrap()
+    }
+
+    #[test]
+    fn an_event_has_the_sources_ext_and_its_own_com() {
+        let event = event("20260131_235959", "");
+        assert_eq!(event["ext"], json!({"a": 1.5, "record_type": "rule_event", "n": 2}));
+        assert_eq!(event["com"]["cloud_type"], Value::Null);
+        assert_eq!(event["com"]["reference"], "r");
+        assert_eq!(event["com"]["ports"], json!([22]));
+        assert_eq!(event["com"]["origin_class"], "Rule");
+        assert!(event.get("raw").is_none());
+    }
+
+    #[test]
+    fn a_finding_keeps_its_id_from_version_to_version_and_an_event_does_not() {
+        let (one, two) = (event("20260131_235959", "disk"), event("20260201_235959", "disk"));
+        assert_ne!(one["com"]["id"], two["com"]["id"]);
+        assert_eq!(one["com"]["finding_id"], two["com"]["finding_id"]);
+        assert_ne!(one["com"]["finding_id"], event("20260131_235959", "other")["com"]["finding_id"]);
+    }
+}

@@ -1,0 +1,31 @@
+//! The program `evaluator`: records in, events out.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use proto::plan::Stage;
+use proto::service::args::ServiceArgs;
+use proto::service::{self, Serves};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Evaluates rules: takes records from the broker and publishes events.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(flatten)]
+    service: ServiceArgs,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let serves = Serves {
+        stage: Stage::Evaluator,
+        classes: evaluator::registry::served().map(|class| class.short_name().to_owned()).collect(),
+        pools: Vec::new(),
+        concurrency: std::thread::available_parallelism().map_or(2, usize::from),
+    };
+    service::run(serves, &cli.service, evaluator::worker::run).await
+}

@@ -1,0 +1,309 @@
+//! Takes frames of records, runs all event plugins of the audit over each record in one pass, and publishes the events.
+//!
+//! A frame is acknowledged after its events and its counts are stored. A frame that comes again makes the same events
+//! under the same ids.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use proto::bus::{BusError, BusErrorKind, ConsumerId, Delivery, Outgoing, PullLimits, Puller};
+use proto::catalogue::in_one_line;
+use proto::frame;
+use proto::plan::Plan;
+use proto::run::Phase;
+use proto::service::Worker;
+use proto::service::presence::Cannot;
+use proto::service::versions::{OpenAudit, Versions};
+use proto::status::{self, Counts, DeadLetter, Results, Settled, Status};
+use proto::subject::{self, Key, Role};
+use tokio::task::JoinSet;
+
+use crate::event::Maker;
+use crate::plugin::{EventPlugin, Outcome, Record};
+use crate::registry;
+
+/// Frames that one lane takes at once: their counts travel in one message.
+const BATCH: usize = 16;
+/// How often a delivery that is being worked on says so.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// How many deliveries may end with their worker.
+const MAX_LOST_DELIVERIES: u64 = 20;
+/// How long a stopping worker lets frames finish.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// Serves all open versions until the worker is to stop.
+pub async fn run(worker: Worker) {
+    let (_versions, mut opened) = Versions::follow(Arc::clone(&worker.bus), worker.stage, worker.shutdown.clone());
+    let mut serving = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = worker.shutdown.cancelled() => break,
+            open = opened.recv() => match open {
+                Some(open) => {
+                    while serving.try_join_next().is_some() {}
+                    serving.spawn(serve_audit(worker.clone(), open));
+                }
+                None => break,
+            },
+        }
+    }
+    let drained = async { while serving.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAIN, drained).await.is_err() {
+        tracing::warn!("frames that are not done are given back");
+    }
+}
+
+/// The event plugins of an audit's version, ready to run.
+struct Rules {
+    plan: Arc<Plan>,
+    rules: Vec<Rule>,
+}
+
+struct Rule {
+    key: Key,
+    plugin: Box<dyn EventPlugin>,
+    maker: Maker,
+}
+
+impl Rules {
+    /// The plugins of a plan, or the first one that this worker cannot build.
+    fn build(worker: &Worker, plan: &Arc<Plan>) -> Result<Self, Cannot> {
+        let rules = plan.of_role(Role::Event).map(|spec| {
+            let params = worker.expander.expand(&spec.params).map_err(|errors| in_one_line(&errors));
+            let plugin = params.and_then(|params| registry::build(spec, &params)).map_err(|reason| Cannot {
+                audit: plan.audit.clone(),
+                version: plan.version.clone(),
+                role: Role::Event,
+                plugin: spec.key.clone(),
+                reason,
+            })?;
+            Ok(Rule { key: spec.key.clone(), plugin, maker: Maker::new(&plan.audit, &plan.version, spec) })
+        });
+        Ok(Self { plan: Arc::clone(plan), rules: rules.collect::<Result<_, Cannot>>()? })
+    }
+}
+
+async fn serve_audit(worker: Worker, open: OpenAudit) {
+    if open.plan.of_role(Role::Event).next().is_none() {
+        return;
+    }
+    let rules = match Rules::build(&worker, &open.plan) {
+        Ok(rules) => Arc::new(rules),
+        Err(cannot) => return wait_unable(worker, open, cannot).await,
+    };
+    let mut lanes = JoinSet::new();
+    for _ in 0..worker.concurrency.max(1) {
+        lanes.spawn(lane(worker.clone(), Arc::clone(&rules), open.clone()));
+    }
+    while let Some(ended) = lanes.join_next().await {
+        if let Err(error) = ended
+            && error.is_panic()
+        {
+            // Its frames are given back; the next one of this kind counts as a lost delivery.
+            tracing::error!(audit = %open.plan.audit, %error, "a rule panicked");
+            lanes.spawn(lane(worker.clone(), Arc::clone(&rules), open.clone()));
+        }
+    }
+}
+
+async fn wait_unable(worker: Worker, mut open: OpenAudit, cannot: Cannot) {
+    tracing::warn!(audit = %cannot.audit, plugin = %cannot.plugin, reason = cannot.reason,
+        "this worker cannot serve the audit");
+    worker.presence.add_cannot(cannot.clone()).await;
+    tokio::select! {
+        () = worker.shutdown.cancelled() => {}
+        _ = open.view.wait_for(|view| view.state.phase == Phase::Ended) => {}
+    }
+    worker.presence.remove_cannot(&cannot).await;
+}
+
+/// Works batch by batch until the version has ended.
+async fn lane(worker: Worker, rules: Arc<Rules>, mut open: OpenAudit) {
+    let id = ConsumerId::evaluator(&rules.plan.audit, &rules.plan.version);
+    let mut pause = Duration::from_millis(100);
+    loop {
+        let ended = open.view.clone();
+        tokio::select! {
+            () = worker.shutdown.cancelled() => return,
+            () = ended_of(ended) => return,
+            error = work(&worker, &rules, &id, &mut pause) => {
+                tracing::warn!(audit = %rules.plan.audit, %error, "frames come again");
+            }
+        }
+        tokio::select! {
+            () = worker.shutdown.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+            _ = open.view.changed() => {}
+        }
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}
+
+async fn ended_of(mut view: tokio::sync::watch::Receiver<proto::service::versions::AuditView>) {
+    // An error means that nobody follows the version any more.
+    let _ = view.wait_for(|view| view.state.phase == Phase::Ended).await;
+}
+
+async fn work(worker: &Worker, rules: &Rules, id: &ConsumerId, pause: &mut Duration) -> BusError {
+    let mut puller = match worker.bus.pull(id, PullLimits { messages: 64, ..PullLimits::default() }).await {
+        Ok(puller) => puller,
+        Err(error) => return error,
+    };
+    loop {
+        let batch = match take(&mut *puller).await {
+            Ok(batch) => batch,
+            Err(error) => return error,
+        };
+        if let Err(error) = settle(worker, rules, batch).await {
+            return error;
+        }
+        *pause = Duration::from_millis(100);
+        if worker.shutdown.is_cancelled() {
+            return BusError::new(BusErrorKind::Unsupported, "the worker stops");
+        }
+    }
+}
+
+/// One delivery, and those that are there already.
+async fn take(puller: &mut dyn Puller) -> Result<Vec<Delivery>, BusError> {
+    let mut batch = vec![puller.next().await?];
+    while batch.len() < BATCH {
+        match puller.next().now_or_never() {
+            Some(delivery) => batch.push(delivery?),
+            None => break,
+        }
+    }
+    Ok(batch)
+}
+
+/// Evaluates frames, publishes what came of them, and acknowledges them.
+async fn settle(worker: &Worker, rules: &Rules, batch: Vec<Delivery>) -> Result<(), BusError> {
+    let Some(first) = batch.first() else { return Ok(()) };
+    let work = async {
+        let mut settled = Vec::with_capacity(batch.len());
+        for delivery in &batch {
+            settled.push(evaluate(worker, rules, delivery).await?);
+        }
+        let counts = Status::Counts(Counts { role: Role::Event, plugin: None, settled });
+        let plan = &rules.plan;
+        worker.bus.publish(counts.message(&plan.audit, &plan.version).map_err(BusError::json)?).await.map(|_| ())
+    };
+    first.while_working(PROGRESS_EVERY, keep(&batch, work)).await?;
+    for delivery in batch {
+        delivery.ack().await?;
+    }
+    Ok(())
+}
+
+/// Reports progress for all of a batch but the first, which its caller keeps.
+async fn keep<T>(batch: &[Delivery], work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + PROGRESS_EVERY, PROGRESS_EVERY);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            _ = ticks.tick() => for delivery in batch.iter().skip(1) {
+                if let Err(error) = delivery.progress().await {
+                    tracing::debug!(%error, "cannot report progress");
+                }
+            },
+        }
+    }
+}
+
+/// Evaluates one frame and publishes its events.
+async fn evaluate(worker: &Worker, rules: &Rules, delivery: &Delivery) -> Result<Settled, BusError> {
+    let message = &delivery.message;
+    let mut settled = Settled { seq: message.seq, records: 0, results: BTreeMap::new() };
+    let opened = if delivery.deliveries > MAX_LOST_DELIVERIES {
+        Err(format!("{} workers died of it", delivery.deliveries - 1))
+    } else {
+        frame::open(message).map_err(|error| error.to_string())
+    };
+    let body = match opened {
+        Ok(body) => body,
+        Err(reason) => {
+            bury(worker, rules, delivery, reason, &message.payload).await?;
+            return Ok(settled);
+        }
+    };
+    let mut publishing = FuturesUnordered::new();
+    let mut results = vec![Results::default(); rules.rules.len()];
+    for line in frame::lines(&body) {
+        settled.records += 1;
+        let record = match Record::parse(line) {
+            Ok(record) => record,
+            Err(error) => {
+                bury(worker, rules, delivery, format!("not a record: {error}"), line).await?;
+                continue;
+            }
+        };
+        for (rule, result) in rules.rules.iter().zip(&mut results) {
+            for event in apply(rule, &record, result) {
+                if event_bytes(&event) > worker.bus.max_message() {
+                    bury(worker, rules, delivery, "the event is larger than the bus takes".into(), &event.payload)
+                        .await?;
+                    continue;
+                }
+                publishing.push(worker.bus.publish(event));
+                while publishing.len() >= worker.bus.pipeline() * 8 {
+                    publishing.next().await.transpose()?;
+                }
+            }
+        }
+    }
+    while let Some(receipt) = publishing.next().await {
+        receipt?;
+    }
+    settled.results = rules.rules.iter().map(|rule| rule.key.clone()).zip(results).collect();
+    Ok(settled)
+}
+
+fn event_bytes(event: &Outgoing) -> usize {
+    event.payload.len() + 1024
+}
+
+/// Runs one rule over one record.
+fn apply(rule: &Rule, record: &Record<'_>, result: &mut Results) -> Vec<Outgoing> {
+    let mut drafts = Vec::new();
+    let outcome = rule.plugin.evaluate(record, &mut drafts);
+    match outcome {
+        Outcome::NotApplicable => {}
+        Outcome::Pass => result.pass += 1,
+        Outcome::Fail => result.fail += 1,
+        Outcome::Unknown(reason) => {
+            tracing::debug!(plugin = %rule.key, reason, "unknown");
+            result.unknown += 1;
+        }
+    }
+    let mut events = Vec::with_capacity(drafts.len());
+    for draft in &drafts {
+        match rule.maker.message(record, draft) {
+            Ok(event) => {
+                result.events += 1;
+                events.push(event);
+            }
+            Err(error) => {
+                tracing::warn!(plugin = %rule.key, %error, "an event cannot be written");
+                result.unknown += 1;
+            }
+        }
+    }
+    events
+}
+
+async fn bury(
+    worker: &Worker,
+    rules: &Rules,
+    delivery: &Delivery,
+    reason: String,
+    body: &[u8],
+) -> Result<(), BusError> {
+    let message = &delivery.message;
+    let letter = DeadLetter::new(&message.subject, Some(message.seq), reason, delivery.deliveries, body);
+    let Some((_, _, plugin)) = subject::parse(&message.subject) else { return Ok(()) };
+    status::bury(&*worker.bus, &rules.plan.audit, &rules.plan.version, Role::Event, &plugin, &letter).await
+}

@@ -1,0 +1,232 @@
+//! `FileStore`: one file for each cloud or event plugin of the audit, a JSON array with one document a line.
+//!
+//! A file is valid under its name at every moment: the new one is written beside it, synced, and renamed when the
+//! version ends. It is never replaced by an older version's: a worker that slept and woke leaves its own beside it.
+
+mod folder;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use proto::bus::{Message, SharedBus};
+use proto::catalogue::{ParamError, PluginClass, in_one_line};
+use proto::config::{Environment, params};
+use proto::exclusive::{Delivery, Exclusive, ExclusiveError};
+use proto::frame;
+use proto::identity::IdSet;
+use proto::plan::{PluginSpec, Stage};
+use proto::record::{self, RecordView, Target};
+use proto::status::{self, DeadLetter};
+use proto::subject::{self, Key, Role, Version};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::registry::Context;
+use folder::Folder;
+
+/// The class.
+pub const CLASS: PluginClass = PluginClass {
+    name: "cloudmarker.stores.filestore.FileStore",
+    roles: &[Role::Store, Role::Alert],
+    stage: Stage::Sink,
+    exclusive: true,
+    pool: None,
+    check: Some(check),
+};
+
+/// Where files are written unless the parameters say otherwise.
+const DEFAULT_PATH: &str = "/tmp/cloudmarker";
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Params {
+    /// The folder.
+    path: String,
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Self { path: DEFAULT_PATH.to_owned() }
+    }
+}
+
+fn check(value: &Value) -> Result<(), Vec<ParamError>> {
+    let read: Params = params::read(value)?;
+    if read.path.is_empty() {
+        let message = "found an empty text; the path of a folder is expected".to_owned();
+        return Err(vec![ParamError { path: "path".into(), message }]);
+    }
+    Ok(())
+}
+
+/// The files that a plugin with these parameters writes for an audit: one per origin. For a check that no two write
+/// the same.
+///
+/// # Errors
+/// Every parameter that is not as it should be.
+pub fn files(audit: &Key, origins: &[Key], value: &Value) -> Result<Vec<PathBuf>, Vec<ParamError>> {
+    let read: Params = params::read(value)?;
+    let folder = Environment::of_process().path(&read.path);
+    Ok(origins.iter().map(|origin| folder.join(format!("{}.json", stem(audit, origin)))).collect())
+}
+
+/// The name of a file without its ending. Tokens have no `/` and no `.`.
+fn stem(audit: &Key, origin: &Key) -> String {
+    format!("{}_{}", audit.token(), origin.token())
+}
+
+/// Builds the store of its parameters, and opens its folder.
+///
+/// # Errors
+/// When the folder cannot be used, for people.
+pub fn build(context: Context<'_>) -> Result<Box<dyn Exclusive>, String> {
+    let read: Params = params::read(context.params).map_err(|errors| in_one_line(&errors))?;
+    let (plan, spec) = (context.plan, context.spec);
+    let folder = Folder::open(Environment::of_process().path(&read.path))?;
+    let mut outputs = BTreeMap::new();
+    for origin in plan.origins(spec.role) {
+        let output = Output::create(&folder, &stem(&plan.audit, origin), &plan.version)?;
+        outputs.insert(origin.clone(), output);
+    }
+    Ok(Box::new(FileStore {
+        bus: context.bus.clone(),
+        audit: plan.audit.clone(),
+        version: plan.version.clone(),
+        spec: spec.clone(),
+        target: Target::new(&plan.audit, &spec.key, &spec.class, spec.role),
+        folder,
+        outputs,
+        seen: IdSet::default(),
+    }))
+}
+
+struct FileStore {
+    bus: SharedBus,
+    audit: Key,
+    version: Version,
+    spec: PluginSpec,
+    target: Target,
+    folder: Folder,
+    outputs: BTreeMap<Key, Output>,
+    seen: IdSet,
+}
+
+/// A file that is being written, under its temporary name.
+struct Output {
+    stem: String,
+    temporary: PathBuf,
+    writer: BufWriter<File>,
+    documents: u64,
+    buffer: Vec<u8>,
+}
+
+impl Output {
+    fn create(folder: &Folder, stem: &str, version: &Version) -> Result<Self, String> {
+        let (temporary, file) = folder.create_temporary(stem, version)?;
+        let writer = BufWriter::with_capacity(256 * 1024, file);
+        Ok(Self { stem: stem.to_owned(), temporary, writer, documents: 0, buffer: Vec::new() })
+    }
+
+    fn write(&mut self, record: &RecordView<'_>, target: &Target) -> Result<(), WriteError> {
+        self.buffer.clear();
+        self.buffer.extend_from_slice(if self.documents == 0 { b"[\n" } else { b",\n" });
+        record::write_document(&mut self.buffer, record, target).map_err(WriteError::Record)?;
+        self.writer.write_all(&self.buffer).map_err(WriteError::File)?;
+        self.documents += 1;
+        Ok(())
+    }
+
+    fn end(&mut self) -> std::io::Result<()> {
+        self.writer.write_all(if self.documents == 0 { b"[]\n" } else { b"\n]\n" })?;
+        self.writer.flush()?;
+        self.writer.get_ref().sync_all()
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        // After it was renamed there is nothing to remove.
+        let _ = std::fs::remove_file(&self.temporary);
+    }
+}
+
+enum WriteError {
+    /// The record is not one.
+    Record(record::WriteError),
+    /// The file cannot be written.
+    File(std::io::Error),
+}
+
+#[async_trait]
+impl Exclusive for FileStore {
+    async fn accept(&mut self, message: &Message) -> Result<(), ExclusiveError> {
+        let Some((_, _, origin)) = subject::parse(&message.subject) else { return Ok(()) };
+        let body = match frame::open(message) {
+            Ok(body) => body,
+            Err(error) => return self.bury(message, &origin, error.to_string(), &message.payload).await,
+        };
+        for line in frame::lines(&body) {
+            if let Some(reason) = self.keep(&origin, line)? {
+                self.bury(message, &origin, reason, line).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish(&mut self, _revision: u64) -> Result<Delivery, ExclusiveError> {
+        let outputs = std::mem::take(&mut self.outputs);
+        let (folder, version) = (self.folder.clone(), self.version.clone());
+        let ended = tokio::task::spawn_blocking(move || end_all(&folder, &version, outputs));
+        let documents = ended.await.map_err(|error| ExclusiveError::Transient(error.to_string()))??;
+        Ok(Delivery { documents, place: self.folder.path().display().to_string() })
+    }
+}
+
+impl FileStore {
+    /// Writes a document once; says why when the line is not one.
+    fn keep(&mut self, origin: &Key, line: &[u8]) -> Result<Option<String>, ExclusiveError> {
+        let Some(output) = self.outputs.get_mut(origin) else {
+            return Ok(Some(format!("the plan has no plugin {origin}")));
+        };
+        let (record, id) = match RecordView::parse(line).and_then(|record| Ok((record, record.id()?))) {
+            Ok(parsed) => parsed,
+            Err(error) => return Ok(Some(format!("not a document: {error}"))),
+        };
+        if !self.seen.insert(id) {
+            return Ok(None);
+        }
+        match output.write(&record, &self.target) {
+            Ok(()) => Ok(None),
+            Err(WriteError::Record(error)) => Ok(Some(error.to_string())),
+            Err(WriteError::File(error)) => {
+                Err(ExclusiveError::Transient(format!("cannot write {}: {error}", output.temporary.display())))
+            }
+        }
+    }
+
+    async fn bury(&self, message: &Message, origin: &Key, reason: String, line: &[u8]) -> Result<(), ExclusiveError> {
+        let reason = format!("of {origin}: {reason}");
+        let letter = DeadLetter::new(&message.subject, Some(message.seq), reason, 1, line);
+        status::bury(&*self.bus, &self.audit, &self.version, self.spec.role, &self.spec.key, &letter)
+            .await
+            .map_err(|error| ExclusiveError::Transient(error.to_string()))
+    }
+}
+
+/// Ends all files and gives them their names, under the folder's lock.
+fn end_all(folder: &Folder, version: &Version, mut outputs: BTreeMap<Key, Output>) -> Result<u64, ExclusiveError> {
+    for output in outputs.values_mut() {
+        output.end().map_err(|error| {
+            ExclusiveError::Transient(format!("cannot write {}: {error}", output.temporary.display()))
+        })?;
+    }
+    let _lock = folder.lock().map_err(ExclusiveError::Transient)?;
+    for output in outputs.values() {
+        folder.publish(&output.temporary, &output.stem, version).map_err(ExclusiveError::Transient)?;
+    }
+    folder.sync().map_err(ExclusiveError::Transient)?;
+    Ok(outputs.values().map(|output| output.documents).sum())
+}
