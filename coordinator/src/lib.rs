@@ -1,1 +1,10 @@
-//! coordinator
+//! The coordinator: plans, watches and reports runs; the command line a person uses; and the embedded mode, which has
+//! all stages in one process.
+
+pub mod cli;
+pub mod embedded;
+pub mod planner;
+pub mod progress;
+pub mod run;
+pub mod summary;
+pub mod tally;

@@ -9,7 +9,11 @@ mod capture;
 mod nats;
 mod port;
 mod process;
+mod services;
+mod workspace;
 
 pub use nats::NatsServer;
 pub use port::free_port;
 pub use process::{Launch, Output, Program};
+pub use services::{STAGES, Services};
+pub use workspace::{PATIENCE, Workspace};

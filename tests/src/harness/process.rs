@@ -165,6 +165,12 @@ impl Program {
         Launch::new(Binary::At(path.into()))
     }
 
+    /// The program's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The process id; `None` when the program has ended.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {

@@ -1,0 +1,49 @@
+//! `coordinator check`: says what is wrong with a configuration, without running anything.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use proto::config::{Config, Environment, Problem, load, validate};
+
+use super::{USAGE, print};
+use crate::planner::{self, Planner};
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    /// Configuration files, instead of the default ones.
+    #[arg(short, long, value_name = "FILE", num_args = 0.., action = clap::ArgAction::Append)]
+    config: Option<Vec<PathBuf>>,
+    /// The audits to check, instead of those under `run:`.
+    #[arg(long, value_name = "KEY", num_args = 1.., action = clap::ArgAction::Append)]
+    audit: Vec<String>,
+}
+
+pub(super) fn main(args: &CheckArgs) -> ExitCode {
+    let environment = Environment::of_process();
+    let Some(config) = read(args.config.as_deref(), &args.audit, &environment) else {
+        return ExitCode::from(USAGE);
+    };
+    let audits: Vec<String> = config.run.iter().map(ToString::to_string).collect();
+    if let Err(reasons) = Planner::new(&config) {
+        let (later, wrong): (Vec<_>, Vec<_>) = reasons.into_iter().partition(|reason| reason.contains("not serve yet"));
+        for reason in later.iter().chain(&wrong) {
+            eprintln!("{reason}");
+        }
+        if !wrong.is_empty() {
+            return ExitCode::from(USAGE);
+        }
+    }
+    print(&format!("The configuration is good. Audits to run: {}\n", audits.join(", ")))
+}
+
+/// Reads and validates a configuration; tells what is wrong with it, and gives it when nothing is.
+pub(super) fn read(files: Option<&[PathBuf]>, audits: &[String], environment: &Environment) -> Option<Config> {
+    let selection = (!audits.is_empty()).then_some(audits);
+    let loaded = load(files, environment);
+    let (config, problems) = validate(&loaded, &planner::classes(), selection);
+    for problem in &problems {
+        eprintln!("{}: {problem}", problem.severity);
+    }
+    config.filter(|_| !problems.iter().any(Problem::is_error))
+}

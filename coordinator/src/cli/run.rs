@@ -1,0 +1,206 @@
+//! `coordinator run`: runs audits, in this process or over a broker, and says what they came to.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use proto::bus::SharedBus;
+use proto::bus::nats::NatsOptions;
+use proto::config::{Config, Environment};
+use proto::service::args::BusArgs;
+use proto::service::logging::{self, Logging};
+use proto::service::{connect, shutdown};
+use proto::subject::Version;
+use tokio_util::sync::CancellationToken;
+use tracing::level_filters::LevelFilter;
+
+use super::{INCOMPLETE, USAGE, check, print};
+use crate::embedded::Embedded;
+use crate::planner::Planner;
+use crate::progress::Progress;
+use crate::run::{Leader, Options, RunError};
+use crate::summary::AuditReport;
+
+/// The options of a run.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Run the audits now.
+    #[arg(short, long)]
+    now: bool,
+    /// The audits to run, instead of those under `run:`.
+    #[arg(long, value_name = "KEY", num_args = 1.., action = clap::ArgAction::Append)]
+    audit: Vec<String>,
+    /// Take over a run whose coordinator died.
+    #[arg(long, value_name = "VERSION", conflicts_with_all = ["now", "audit"], value_parser = |text: &str| Version::new(text))]
+    resume: Option<Version>,
+    /// How long a part of the run may have no worker that can serve it, before it ends as failed (300, 5m).
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
+    wait_workers: Duration,
+    /// Units of collecting worked on at once, when all stages are in this process.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    concurrency: usize,
+    /// A file to log to, instead of the configuration's.
+    #[arg(long, value_name = "FILE")]
+    log_file: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    bus: BusArgs,
+}
+
+/// Reads a time: seconds, or a number with a unit.
+fn duration(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.parse() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    let parsed: Result<jiff::SignedDuration, _> = text.parse();
+    parsed
+        .ok()
+        .and_then(|duration| duration.try_into().ok())
+        .ok_or_else(|| "a time is expected: seconds (300), or a number with a unit (90s, 5m, 1h)".to_owned())
+}
+
+pub(super) fn main(args: &RunArgs) -> ExitCode {
+    let environment = Environment::of_process();
+    let Some(config) = check::read(args.bus.config.as_deref(), &args.audit, &environment) else {
+        return ExitCode::from(USAGE);
+    };
+    if !args.now && args.resume.is_none() {
+        eprintln!(
+            "error: running by schedule is not a part of this version; \
+             `coordinator run --now` runs the audits once, now"
+        );
+        return ExitCode::from(USAGE);
+    }
+    let nats = match connect::of_config(args.bus.nats.as_deref(), &config, &environment) {
+        Ok(nats) => nats,
+        Err(reason) => return usage(&reason),
+    };
+    let planner = match Planner::new(&config) {
+        Ok(planner) => planner,
+        Err(reasons) => {
+            for reason in reasons {
+                eprintln!("error: {reason}");
+            }
+            return ExitCode::from(USAGE);
+        }
+    };
+    begin_logging(args, &config, &environment);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failure(&format!("cannot start: {error}")),
+    };
+    let ended = runtime.block_on(async {
+        match nats {
+            Some(nats) => over_nats(args, nats, &config, &planner).await,
+            None => in_this_process(args, &planner).await,
+        }
+    });
+    // What still blocks a thread is not waited for.
+    runtime.shutdown_background();
+    ended
+}
+
+fn usage(reason: &str) -> ExitCode {
+    eprintln!("error: {reason}");
+    ExitCode::from(USAGE)
+}
+
+fn failure(reason: &str) -> ExitCode {
+    eprintln!("error: {reason}");
+    ExitCode::from(INCOMPLETE)
+}
+
+fn begin_logging(args: &RunArgs, config: &Config, environment: &Environment) {
+    let file = args.log_file.clone().or_else(|| config.logger.file.clone());
+    let root = config.logger.root_level;
+    let logging = Logging {
+        console: config.logger.console.map_or(LevelFilter::OFF, |level| level.max(root).into()),
+        file: file.map(|file| (environment.path(file), config.logger.file_level.max(root).into())),
+    };
+    if let Some(warning) = logging::begin(&logging) {
+        eprintln!("warning: {warning}");
+    }
+}
+
+async fn in_this_process(args: &RunArgs, planner: &Planner) -> ExitCode {
+    if args.resume.is_some() {
+        return usage("there is nothing to resume without a broker: name it with --nats URL");
+    }
+    let stop = match shutdown::on_signals("stopping: what was read is finished") {
+        Ok(stop) => stop,
+        Err(error) => return failure(&format!("cannot receive signals: {error}")),
+    };
+    let plans: Vec<_> =
+        planner.audits().iter().map(|audit| planner.plan(audit, &Version::at(jiff::Timestamp::now()))).collect();
+    let embedded = Embedded::start(&plans, args.concurrency);
+    let options = Options {
+        wait_workers: args.wait_workers,
+        ack_wait: Duration::from_secs(60),
+        poll: Duration::from_millis(20),
+        embedded: true,
+    };
+    let ended = begin(Arc::clone(&embedded.bus), options, planner, stop).await;
+    embedded.stop().await;
+    ended
+}
+
+async fn over_nats(args: &RunArgs, nats: NatsOptions, config: &Config, planner: &Planner) -> ExitCode {
+    let stop = match shutdown::on_signals("detaching: the workers go on") {
+        Ok(stop) => stop,
+        Err(error) => return failure(&format!("cannot receive signals: {error}")),
+    };
+    let connected = tokio::select! {
+        () = stop.cancelled() => return ExitCode::from(INCOMPLETE),
+        connected = connect::nats(nats, None) => connected,
+    };
+    let bus = match connected {
+        Ok(bus) => bus,
+        Err(error) => return usage(&error.to_string()),
+    };
+    let options = Options {
+        wait_workers: args.wait_workers,
+        ack_wait: connect::ack_wait(config),
+        poll: Duration::from_millis(100),
+        embedded: false,
+    };
+    match &args.resume {
+        None => begin(bus, options, planner, stop).await,
+        Some(version) => {
+            let leader = Leader::resume(bus, options, version, Arc::new(Progress::to_stderr())).await;
+            lead(leader, stop).await
+        }
+    }
+}
+
+async fn begin(bus: SharedBus, options: Options, planner: &Planner, stop: CancellationToken) -> ExitCode {
+    let progress = Arc::new(Progress::to_stderr());
+    let plan = |audit: &_, version: &_| planner.plan(audit, version);
+    let leader = Leader::begin(bus, options, planner.audits(), plan, progress).await;
+    lead(leader, stop).await
+}
+
+async fn lead(leader: Result<Leader, RunError>, stop: CancellationToken) -> ExitCode {
+    let led = match leader {
+        Ok(leader) => {
+            tracing::info!(version = %leader.version(), "the run begins");
+            let version = leader.version().clone();
+            (version, leader.lead(stop).await)
+        }
+        Err(error) => return failure(&error.to_string()),
+    };
+    match led {
+        (_, Ok(reports)) => conclude(&reports),
+        (version, Err(error)) => {
+            failure(&format!("{error}\nto see the run through: coordinator run --resume {version}"))
+        }
+    }
+}
+
+fn conclude(reports: &[AuditReport]) -> ExitCode {
+    let text: Vec<String> = reports.iter().map(AuditReport::render).collect();
+    let printed = print(&text.join("\n"));
+    if !reports.iter().all(AuditReport::is_complete) {
+        return ExitCode::from(INCOMPLETE);
+    }
+    printed
+}

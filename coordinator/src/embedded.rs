@@ -1,0 +1,96 @@
+//! All stages in this process, on the in-process bus: nothing to install.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::bus::SharedBus;
+use proto::bus::memory::{MemoryBus, MemoryOptions};
+use proto::config::Environment;
+use proto::config::secret::Expander;
+use proto::frame::SCHEMA;
+use proto::plan::{Plan, Stage};
+use proto::service::presence::{Presence, WorkerInfo};
+use proto::service::{Worker, host_name, worker_name};
+use proto::subject::{Key, Role};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How long the stages may take to stop at the end.
+const STOP: Duration = Duration::from_secs(5);
+
+/// The stages that run in this process.
+#[derive(Debug)]
+pub struct Embedded {
+    /// Their bus.
+    pub bus: SharedBus,
+    stages: JoinSet<()>,
+    shutdown: CancellationToken,
+}
+
+impl Embedded {
+    /// Starts all stages, to serve these plans.
+    #[must_use]
+    pub fn start(plans: &[Plan], units_at_once: usize) -> Self {
+        let bus: SharedBus = Arc::new(MemoryBus::new(MemoryOptions::default()));
+        let shutdown = CancellationToken::new();
+        let mut stages = JoinSet::new();
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let worker = |stage, concurrency| worker(&bus, stage, concurrency, plans, &shutdown);
+        let pools = pools(plans);
+        stages.spawn(collector::worker::run(worker(Stage::Collector, units_at_once), pools));
+        stages.spawn(evaluator::worker::run(worker(Stage::Evaluator, cores)));
+        stages.spawn(sink::worker::run(worker(Stage::Sink, cores)));
+        stages.spawn(alerter::worker::run(worker(Stage::Alerter, cores)));
+        Self { bus, stages, shutdown }
+    }
+
+    /// Stops all stages.
+    pub async fn stop(mut self) {
+        self.shutdown.cancel();
+        let stopped = async { while self.stages.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP, stopped).await.is_err() {
+            tracing::debug!("a stage did not stop in time");
+        }
+    }
+}
+
+fn pools(plans: &[Plan]) -> Vec<Key> {
+    let specs = plans.iter().flat_map(|plan| plan.of_role(Role::Cloud));
+    let mut pools: Vec<Key> = specs.filter_map(|spec| spec.pool.clone()).collect();
+    pools.sort();
+    pools.dedup();
+    pools
+}
+
+fn worker(bus: &SharedBus, stage: Stage, concurrency: usize, plans: &[Plan], shutdown: &CancellationToken) -> Worker {
+    let classes: Vec<String> = match stage {
+        Stage::Collector => collector::registry::served().map(|class| class.short_name().to_owned()).collect(),
+        Stage::Evaluator => evaluator::registry::served().map(|class| class.short_name().to_owned()).collect(),
+        Stage::Sink => sink::registry::served().map(|class| class.short_name().to_owned()).collect(),
+        Stage::Alerter | Stage::Coordinator => {
+            alerter::registry::served().map(|class| class.short_name().to_owned()).collect()
+        }
+    };
+    let name = worker_name(stage);
+    let info = WorkerInfo {
+        name: name.clone(),
+        stage,
+        host: host_name(),
+        pid: std::process::id(),
+        program: env!("CARGO_PKG_VERSION").to_owned(),
+        schema: SCHEMA.to_owned(),
+        pools: pools(plans),
+        classes,
+        cannot: Vec::new(),
+    };
+    let presence = Presence::start(Arc::clone(bus), info, shutdown.clone());
+    Worker {
+        bus: Arc::clone(bus),
+        stage,
+        name,
+        shutdown: shutdown.clone(),
+        presence,
+        expander: Expander::of_everything(Environment::of_process()),
+        concurrency,
+    }
+}

@@ -1,0 +1,142 @@
+//! Makes plans of a configuration, and refuses what could not run.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use proto::catalogue::PluginClass;
+use proto::config::Config;
+use proto::plan::{Plan, PluginSpec, Stage};
+use proto::subject::{Key, Role, Version};
+use serde_json::Value;
+
+/// All classes of all stages.
+#[must_use]
+pub fn classes() -> Vec<&'static PluginClass> {
+    collector::registry::classes()
+        .chain(evaluator::registry::classes())
+        .chain(sink::registry::classes())
+        .chain(alerter::registry::classes())
+        .collect()
+}
+
+/// What a configuration comes to for the audits of a run. A plan is made of it for each version.
+#[derive(Debug)]
+pub struct Planner {
+    audits: BTreeMap<Key, Vec<PluginSpec>>,
+    order: Vec<Key>,
+}
+
+impl Planner {
+    /// Plans the audits that a configuration runs.
+    ///
+    /// # Errors
+    /// What this version cannot run, a sentence each: classes that it does not serve, files that two plugins would
+    /// write.
+    pub fn new(config: &Config) -> Result<Self, Vec<String>> {
+        let classes = classes();
+        let mut errors = Vec::new();
+        let mut audits = BTreeMap::new();
+        for key in &config.run {
+            let Some(audit) = config.audits.get(key) else { continue };
+            let mut specs = Vec::new();
+            let lists = [
+                (Role::Cloud, &audit.clouds),
+                (Role::Event, &audit.events),
+                (Role::Store, &audit.stores),
+                (Role::Alert, &audit.alerts),
+            ];
+            for (role, plugins) in lists {
+                for plugin in plugins {
+                    match spec(config, &classes, role, plugin) {
+                        Ok(spec) => specs.push(spec),
+                        Err(reason) => errors.push(format!("audits.{key}.{role}s: {reason}")),
+                    }
+                }
+            }
+            audits.insert(key.clone(), specs);
+        }
+        let planner = Self { audits, order: config.run.clone() };
+        errors.extend(planner.shared_files());
+        if errors.is_empty() { Ok(planner) } else { Err(errors) }
+    }
+
+    /// The audits, in the order of the run.
+    #[must_use]
+    pub fn audits(&self) -> &[Key] {
+        &self.order
+    }
+
+    /// An audit's plan for a version.
+    #[must_use]
+    pub fn plan(&self, audit: &Key, version: &Version) -> Plan {
+        let plugins = self.audits.get(audit).cloned().unwrap_or_default();
+        let keys = |role| plugins.iter().filter(|spec| spec.role == role).map(|spec| spec.key.clone()).collect();
+        Plan {
+            audit: audit.clone(),
+            version: version.clone(),
+            clouds: keys(Role::Cloud),
+            events: keys(Role::Event),
+            plugins,
+        }
+    }
+
+    /// Files that two plugins would write: names are made of an audit's and a plugin's key, which may run together.
+    fn shared_files(&self) -> Vec<String> {
+        let mut writers: BTreeMap<PathBuf, String> = BTreeMap::new();
+        let mut errors = Vec::new();
+        for (audit, specs) in &self.audits {
+            let keys = |role| -> Vec<Key> {
+                specs.iter().filter(|spec| spec.role == role).map(|spec| spec.key.clone()).collect()
+            };
+            for spec in specs.iter().filter(|spec| spec.short_class() == "FileStore") {
+                let origins = keys(if spec.role == Role::Alert { Role::Event } else { Role::Cloud });
+                // Wrong parameters have been told by the check of the configuration.
+                let Ok(files) = sink::stores::file::files(audit, &origins, &spec.params) else { continue };
+                for (file, origin) in files.into_iter().zip(&origins) {
+                    let writer = format!("{} of audits.{audit}.{}s (for {origin})", spec.key, spec.role);
+                    if let Some(other) = writers.insert(file.clone(), writer.clone()) {
+                        let file = file.display();
+                        errors.push(format!(
+                            "{writer} and {other} would write the same file {file}; \
+                             give one of them another `path`, or rename the audit or the plugin"
+                        ));
+                    }
+                }
+            }
+        }
+        errors
+    }
+}
+
+fn spec(config: &Config, classes: &[&PluginClass], role: Role, key: &Key) -> Result<PluginSpec, String> {
+    let Some(plugin) = config.plugins.get(key) else { return Err(format!("there is no plugin {key}")) };
+    let short = plugin.class.rsplit('.').next().unwrap_or(&plugin.class);
+    let Some(class) = classes.iter().find(|class| class.short_name() == short) else {
+        return Err(format!("the class {} of the plugin {key} is unknown", plugin.class));
+    };
+    if class.check.is_none() {
+        return Err(format!(
+            "the plugin {key} is of the class {short}, which this version does not serve yet; remove it from the audit"
+        ));
+    }
+    let pool = match (&plugin.pool, class.pool) {
+        (_, None) => None,
+        (Some(pool), Some(_)) => Some(pool.clone()),
+        (None, Some(pool)) => Some(Key::new(pool).map_err(|error| error.to_string())?),
+    };
+    let params = match &plugin.params {
+        Value::Null => Value::Object(serde_json::Map::new()),
+        params => params.clone(),
+    };
+    // The alerter serves what talks to people; stores are the sink's, in both roles.
+    let stage: Stage = class.stage;
+    Ok(PluginSpec {
+        key: key.clone(),
+        class: class.name.to_owned(),
+        params,
+        role,
+        stage,
+        exclusive: class.exclusive,
+        pool,
+    })
+}

@@ -1,0 +1,540 @@
+//! Leads one audit's version from phase to phase. Every step can be done again: after each crash, a coordinator goes
+//! on from the state at the broker.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use proto::bus::{BusError, ConsumerId, ConsumerSpec, ReaderSpec};
+use proto::plan::{Plan, PluginSpec, Stage};
+use proto::run::{AuditState, FailedPart, Phase};
+use proto::service::presence;
+use proto::status::Status;
+use proto::subject::{self, Key, Role, Stream};
+use proto::unit::Unit;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::parts::{self, Part};
+use super::{Leader, RunError};
+use crate::progress::Snapshot;
+use crate::summary::AuditReport;
+use crate::tally::Tally;
+
+/// How often workers are looked for and the record stream's room is.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The share of the record stream, in per cent, from which a version's settled records make room.
+const SHORT_OF_ROOM: u64 = 80;
+/// The share from which publishers cannot go on.
+const FULL: u64 = 97;
+/// How long a full record stream may stand still.
+const FULL_PATIENCE: Duration = Duration::from_secs(60);
+/// Half of the time that records are kept: a run that is older is failed before its records age out.
+const MAX_RUN: Duration = Duration::from_secs(7 * 24 * 3600 / 2);
+
+pub(super) struct AuditRun {
+    leader: Arc<Leader>,
+    plan: Plan,
+    tally: Arc<Mutex<Tally>>,
+    changed: Arc<Notify>,
+    looked: Option<Instant>,
+    /// Parts that nobody can serve, since when.
+    unserved: BTreeMap<Part, Instant>,
+    /// The record stream is full and nothing moves, since when, at how many status messages.
+    full: Option<(Instant, u64)>,
+    /// The evaluator's floor stands still with nothing pending, since when.
+    still: Option<(Instant, u64)>,
+}
+
+impl AuditRun {
+    pub(super) fn new(leader: Arc<Leader>, plan: Plan) -> Self {
+        Self {
+            leader,
+            plan,
+            tally: Arc::default(),
+            changed: Arc::default(),
+            looked: None,
+            unserved: BTreeMap::new(),
+            full: None,
+            still: None,
+        }
+    }
+
+    /// Leads the audit to its end.
+    pub(super) async fn lead(mut self) -> Result<AuditReport, RunError> {
+        let _listening = self.listen().await?;
+        if self.state().await.phase == Phase::Planned {
+            self.prepare().await?;
+        } else {
+            self.catch_up().await;
+        }
+        self.begin_roots().await?;
+        loop {
+            let state = self.state().await;
+            self.report_progress(&state);
+            if state.phase == Phase::Ended {
+                return Ok(self.report(&state).await);
+            }
+            let stepped = match self.step(state).await {
+                Ok(stepped) => stepped,
+                // An election, a restart: the broker will say later.
+                Err(RunError::Bus(error)) if error.is_transient() => {
+                    tracing::warn!(audit = %self.plan.audit, %error, "cannot ask the broker now");
+                    false
+                }
+                Err(error) => return Err(error),
+            };
+            if !stepped {
+                tokio::select! {
+                    () = self.changed.notified() => {}
+                    () = tokio::time::sleep(self.leader.options.poll) => {}
+                }
+            }
+        }
+    }
+
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn state(&self) -> AuditState {
+        self.leader.state_of(&self.plan.audit).await
+    }
+
+    /// Folds what is said about the audit, from the beginning.
+    async fn listen(&self) -> Result<Listening, RunError> {
+        let bus = Arc::clone(&self.leader.bus);
+        let (audit, version) = (&self.plan.audit, &self.plan.version);
+        let mut status = bus.read(&ReaderSpec::status(audit, version)).await?;
+        let mut dead = bus.read(&ReaderSpec::dead(audit, version)).await?;
+        let (tally, changed) = (Arc::clone(&self.tally), Arc::clone(&self.changed));
+        let task = tokio::spawn(async move {
+            loop {
+                let message = tokio::select! {
+                    message = status.next() => message,
+                    message = dead.next() => message,
+                };
+                let message = match message {
+                    Ok(message) => message,
+                    Err(error) => {
+                        tracing::error!(%error, "cannot hear what is said about the run any more");
+                        return;
+                    }
+                };
+                let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some((role, plugin)) = subject::parse_dead(&message.subject) {
+                    match serde_json::from_slice(&message.payload) {
+                        Ok(letter) => tally.bury(role, plugin, letter),
+                        Err(error) => tracing::warn!(%error, "cannot read a dead letter"),
+                    }
+                } else {
+                    match serde_json::from_slice(&message.payload) {
+                        Ok(status) => tally.add(status),
+                        Err(error) => tracing::warn!(%error, subject = message.subject, "cannot read a status"),
+                    }
+                }
+                changed.notify_one();
+            }
+        });
+        Ok(Listening(task))
+    }
+
+    /// Waits until what was said before this coordinator took over has been heard.
+    async fn catch_up(&self) {
+        let filter = subject::status_of(&self.plan.audit, &self.plan.version);
+        let Ok(said) = self.leader.bus.count(Stream::Status, &filter).await else { return };
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.tally().messages < said && Instant::now() < deadline {
+            let _ = tokio::time::timeout(Duration::from_millis(100), self.changed.notified()).await;
+        }
+    }
+
+    /// Publishes the plans and creates the consumers, all before the first unit.
+    async fn prepare(&self) -> Result<(), RunError> {
+        let bus = &self.leader.bus;
+        let (audit, version) = (&self.plan.audit, &self.plan.version);
+        for stage in [Stage::Collector, Stage::Evaluator, Stage::Sink, Stage::Alerter] {
+            self.plan.publish(&**bus, stage).await?;
+        }
+        for spec in self.plan.of_role(Role::Cloud) {
+            if let Some(pool) = &spec.pool {
+                let (id, filter) = (ConsumerId::pool(pool), subject::units_of_pool(pool));
+                bus.create_consumer(&self.consumer(id, filter, "pool")).await?;
+            }
+        }
+        if self.has_evaluation() {
+            let (id, filter) = (ConsumerId::evaluator(audit, version), subject::records_of(audit, version));
+            bus.create_consumer(&self.consumer(id, filter, "evaluator")).await?;
+        }
+        for spec in self.outputs() {
+            bus.announce_reader(&self.reader(spec)).await?;
+        }
+        let clouds = self.plan.clouds.clone();
+        self.say(&Status::RunBegun { at: Timestamp::now().to_string(), clouds }).await?;
+        self.advance(Phase::Collecting, |_| {}).await
+    }
+
+    fn consumer(&self, id: ConsumerId, filter: String, purpose: &str) -> ConsumerSpec {
+        let mut metadata = vec![("purpose".to_owned(), purpose.to_owned())];
+        if id.stream != Stream::Units {
+            metadata.push(("audit".to_owned(), self.plan.audit.to_string()));
+            metadata.push(("version".to_owned(), self.plan.version.to_string()));
+        }
+        ConsumerSpec { id, filter, ack_wait: self.leader.options.ack_wait, metadata }
+    }
+
+    fn reader(&self, spec: &PluginSpec) -> ReaderSpec {
+        ReaderSpec::exclusive(&self.plan.audit, &self.plan.version, spec.role, &spec.key)
+    }
+
+    /// Stores and alerts.
+    fn outputs(&self) -> impl Iterator<Item = &PluginSpec> {
+        self.plan.plugins.iter().filter(|spec| matches!(spec.role, Role::Store | Role::Alert))
+    }
+
+    fn has_evaluation(&self) -> bool {
+        self.plan.of_role(Role::Event).next().is_some()
+    }
+
+    /// Publishes the root unit of each cloud plugin that has not begun. A root that is published twice within the
+    /// broker's window is one; later, it is done twice, which changes nothing.
+    async fn begin_roots(&self) -> Result<(), RunError> {
+        if self.state().await.phase != Phase::Collecting {
+            return Ok(());
+        }
+        for spec in self.plan.of_role(Role::Cloud) {
+            let Some(pool) = spec.pool.as_ref().filter(|_| !self.tally().has_begun(&spec.key)) else { continue };
+            let root = Unit::root(&self.plan.audit, &self.plan.version, &spec.key, pool);
+            self.leader.bus.publish(root.message().map_err(BusError::json)?).await?;
+        }
+        Ok(())
+    }
+
+    /// Does what can be done now; true when something was.
+    async fn step(&mut self, state: AuditState) -> Result<bool, RunError> {
+        self.heed_failures(&state).await?;
+        if self.looked.is_none_or(|looked| looked.elapsed() >= self.look_every()) {
+            self.looked = Some(Instant::now());
+            self.look_for_workers(&state).await?;
+            self.look_at_room(&state).await?;
+        }
+        let state = self.state().await;
+        match state.phase {
+            Phase::Planned | Phase::Ended => Ok(false),
+            Phase::Collecting => self.end_collecting(&state).await,
+            Phase::DrainingStores => self.end_evaluation(&state).await,
+            Phase::DrainingAlerts => self.end_outputs(&state).await,
+            Phase::Finishing => self.finish(&state).await,
+        }
+    }
+
+    fn look_every(&self) -> Duration {
+        if self.leader.options.embedded { Duration::from_millis(50) } else { LOOK_EVERY }
+    }
+
+    /// Collecting has ended when every root and every announced unit has an end and none is left in the queue.
+    async fn end_collecting(&self, state: &AuditState) -> Result<bool, RunError> {
+        let collected = {
+            let tally = self.tally();
+            let mut clouds = self.plan.of_role(Role::Cloud);
+            clouds.all(|spec| has_failed(state, Role::Cloud, &spec.key) || tally.has_collected(&spec.key))
+        };
+        let (audit, version) = (&self.plan.audit, &self.plan.version);
+        if !collected || self.leader.bus.count(Stream::Units, &subject::units_of(audit, version)).await? > 0 {
+            return Ok(false);
+        }
+        let last = self.leader.bus.last_seq(Stream::Records, &subject::records_of(audit, version)).await?;
+        let end = last.max(self.tally().last_seq());
+        self.advance(Phase::DrainingStores, |state| state.records_end = Some(end)).await?;
+        Ok(true)
+    }
+
+    /// When the evaluator has settled every record, the events are complete: each was stored before its record was
+    /// acknowledged.
+    async fn end_evaluation(&mut self, state: &AuditState) -> Result<bool, RunError> {
+        if !self.is_evaluated(state).await? {
+            return Ok(false);
+        }
+        let filter = subject::events_of(&self.plan.audit, &self.plan.version);
+        let end = self.leader.bus.last_seq(Stream::Events, &filter).await?;
+        self.advance(Phase::DrainingAlerts, |state| state.events_end = Some(end)).await?;
+        Ok(true)
+    }
+
+    async fn is_evaluated(&mut self, state: &AuditState) -> Result<bool, RunError> {
+        let failed = self.plan.of_role(Role::Event).any(|spec| has_failed(state, Role::Event, &spec.key));
+        if failed || !self.has_evaluation() {
+            return Ok(true);
+        }
+        let Some(end) = state.records_end else { return Ok(false) };
+        if end == 0 {
+            return Ok(true);
+        }
+        let id = ConsumerId::evaluator(&self.plan.audit, &self.plan.version);
+        let consumer = self.leader.bus.consumer_state(&id).await?;
+        let (settled, announced) = {
+            let tally = self.tally();
+            (tally.settled(), tally.frames())
+        };
+        if consumer.ack_floor >= end && settled >= announced {
+            return Ok(true);
+        }
+        let idle = consumer.pending == 0 && consumer.ack_pending == 0;
+        self.watch_gap(idle.then_some(settled + consumer.ack_floor), settled, announced).await?;
+        Ok(false)
+    }
+
+    /// A floor that stands still while nothing is pending means that frames are gone: nobody will settle them.
+    async fn watch_gap(&mut self, idle_at: Option<u64>, settled: u64, announced: u64) -> Result<(), RunError> {
+        let Some(at) = idle_at else {
+            self.still = None;
+            return Ok(());
+        };
+        match self.still {
+            Some((since, then)) if then == at => {
+                if since.elapsed() > self.leader.options.ack_wait * 2 {
+                    let reason = format!(
+                        "frames are missing: {settled} of {announced} were evaluated, and none is left in the stream"
+                    );
+                    self.fail(&Part::Evaluation, &reason).await?;
+                }
+            }
+            _ => self.still = Some((Instant::now(), at)),
+        }
+        Ok(())
+    }
+
+    async fn end_outputs(&self, state: &AuditState) -> Result<bool, RunError> {
+        let done = {
+            let tally = self.tally();
+            self.outputs().all(|spec| {
+                let end = if spec.role == Role::Alert { state.events_end } else { state.records_end };
+                has_failed(state, spec.role, &spec.key)
+                    || tally.delivered(spec.role, &spec.key).is_some_and(|done| Some(done.end) >= end)
+            })
+        };
+        if done {
+            self.advance(Phase::Finishing, |_| {}).await?;
+        }
+        Ok(done)
+    }
+
+    /// Says how the run ended, and removes what nobody needs any more.
+    async fn finish(&self, state: &AuditState) -> Result<bool, RunError> {
+        self.hear_dead_letters().await?;
+        let report = self.report(state).await;
+        let (bus, audit, version) = (&self.leader.bus, &self.plan.audit, &self.plan.version);
+        let ended = Status::RunEnded {
+            at: Timestamp::now().to_string(),
+            complete: report.is_complete(),
+            problems: report.problems.clone(),
+        };
+        self.say(&ended).await?;
+        let complete = report.is_complete();
+        self.advance(Phase::Ended, |state| state.complete = Some(complete)).await?;
+        bus.delete_consumer(&ConsumerId::evaluator(audit, version)).await?;
+        for spec in self.outputs() {
+            bus.retire_reader(&self.reader(spec)).await?;
+        }
+        bus.purge(Stream::Records, &subject::records_of(audit, version), None).await?;
+        bus.purge(Stream::Units, &subject::units_of(audit, version), None).await?;
+        for stage in [Stage::Collector, Stage::Evaluator, Stage::Sink, Stage::Alerter] {
+            Plan::remove(&**bus, audit, version, stage).await?;
+        }
+        Ok(true)
+    }
+
+    async fn hear_dead_letters(&self) -> Result<(), RunError> {
+        let filter = subject::dead_of(&self.plan.audit, &self.plan.version);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let said = if self.leader.bus.can_replay() { self.leader.bus.count(Stream::Dead, &filter).await? } else { 0 };
+        while self.tally().dead().values().map(|dead| dead.count).sum::<u64>() < said && Instant::now() < deadline {
+            let _ = tokio::time::timeout(Duration::from_millis(50), self.changed.notified()).await;
+        }
+        Ok(())
+    }
+
+    /// Plugins that said that they failed are waited for no longer.
+    async fn heed_failures(&self, state: &AuditState) -> Result<(), RunError> {
+        let failed: Vec<_> = self.tally().failed().cloned().collect();
+        for failed in failed {
+            if !has_failed(state, failed.role, &failed.plugin) {
+                let part = match failed.role {
+                    Role::Event => Part::Evaluation,
+                    role => Part::Plugin(role, failed.plugin.clone()),
+                };
+                self.fail(&part, &failed.reason).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows at once which parts nobody can serve, and fails them when that lasts.
+    async fn look_for_workers(&mut self, state: &AuditState) -> Result<(), RunError> {
+        let workers = presence::alive(&self.leader.bus).await?;
+        let mut unserved = parts::unserved(&self.plan, &workers);
+        unserved.retain(|part, _| !self.is_done(state, part));
+        self.unserved.retain(|part, _| unserved.contains_key(part));
+        for (part, why) in unserved {
+            let since = *self.unserved.entry(part.clone()).or_insert_with(|| {
+                if !self.leader.options.embedded {
+                    self.leader.progress.say(&self.plan.audit, &format!("waiting: {}", why.reason));
+                }
+                Instant::now()
+            });
+            let hopeless = self.leader.options.embedded && why.refused;
+            if hopeless || since.elapsed() >= self.leader.options.wait_workers {
+                self.fail(&part, &why.reason).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_done(&self, state: &AuditState, part: &Part) -> bool {
+        let tally = self.tally();
+        match part {
+            Part::Plugin(Role::Cloud, key) => {
+                state.phase > Phase::Collecting || has_failed(state, Role::Cloud, key) || tally.has_collected(key)
+            }
+            Part::Plugin(role, key) => has_failed(state, *role, key) || tally.delivered(*role, key).is_some(),
+            Part::Evaluation => {
+                state.phase > Phase::DrainingStores
+                    || self.plan.of_role(Role::Event).any(|spec| has_failed(state, Role::Event, &spec.key))
+            }
+        }
+    }
+
+    /// Makes room in the record stream, or fails the audit by name when there is none to make.
+    async fn look_at_room(&mut self, state: &AuditState) -> Result<(), RunError> {
+        let usage = self.leader.bus.usage(Stream::Records).await?;
+        let Some(max) = usage.max_bytes.filter(|max| *max > 0) else { return Ok(()) };
+        let share = usage.bytes.saturating_mul(100) / max;
+        if share >= SHORT_OF_ROOM {
+            self.make_room().await?;
+        }
+        let moved = self.tally().messages;
+        match self.full {
+            _ if share < FULL || state.phase != Phase::Collecting => self.full = None,
+            Some((since, then)) if then == moved => {
+                if since.elapsed() > FULL_PATIENCE {
+                    let reason = format!(
+                        "the record stream is full: it holds {} of {max} bytes and nothing can be removed; \
+                         raise `nats.records_max_bytes` to at least {} and run again",
+                        usage.bytes,
+                        max.saturating_mul(2)
+                    );
+                    for spec in self.plan.of_role(Role::Cloud) {
+                        self.fail(&Part::Plugin(Role::Cloud, spec.key.clone()), &reason).await?;
+                    }
+                }
+            }
+            _ => self.full = Some((Instant::now(), moved)),
+        }
+        self.look_at_age(state).await
+    }
+
+    async fn look_at_age(&self, state: &AuditState) -> Result<(), RunError> {
+        let Some(started) = self.leader.started().await else { return Ok(()) };
+        let age = Timestamp::now().duration_since(started);
+        if age.as_secs() < 0 || age.unsigned_abs() < MAX_RUN || state.phase >= Phase::Finishing {
+            return Ok(());
+        }
+        for part in parts::of(&self.plan) {
+            if !self.is_done(state, &part) {
+                self.fail(&part, "the run is so old that its records would soon age out; run again").await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what the evaluator has settled, if nobody else needs to read it again.
+    async fn make_room(&self) -> Result<(), RunError> {
+        let reads_again = self.plan.of_role(Role::Store).any(|spec| spec.exclusive);
+        if reads_again || !self.has_evaluation() {
+            return Ok(());
+        }
+        let (audit, version) = (&self.plan.audit, &self.plan.version);
+        let floor = self.leader.bus.consumer_state(&ConsumerId::evaluator(audit, version)).await?.ack_floor;
+        let filter = subject::records_of(audit, version);
+        Ok(self.leader.bus.purge(Stream::Records, &filter, Some(floor)).await?)
+    }
+
+    /// Ends a part as failed: nobody waits for it any more.
+    async fn fail(&self, part: &Part, reason: &str) -> Result<(), RunError> {
+        let (audit, version) = (&self.plan.audit, &self.plan.version);
+        let plugins: Vec<(Role, Key)> = match part {
+            Part::Plugin(role, key) => vec![(*role, key.clone())],
+            Part::Evaluation => self.plan.of_role(Role::Event).map(|spec| (Role::Event, spec.key.clone())).collect(),
+        };
+        for (role, plugin) in plugins {
+            self.leader.progress.say(audit, &format!("{role} {plugin} failed: {reason}"));
+            let failed = FailedPart { role, plugin: plugin.clone(), reason: reason.to_owned() };
+            self.change(|state| {
+                if !has_failed(state, role, &plugin) {
+                    state.failed.push(failed);
+                }
+            })
+            .await?;
+            if role == Role::Cloud {
+                let filter = format!("cm.unit.*.{}.{version}.{}", audit.token(), plugin.token());
+                self.leader.bus.purge(Stream::Units, &filter, None).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn advance(&self, phase: Phase, change: impl FnOnce(&mut AuditState)) -> Result<(), RunError> {
+        self.change(|state| {
+            state.phase = phase;
+            change(state);
+        })
+        .await
+    }
+
+    async fn change(&self, change: impl FnOnce(&mut AuditState)) -> Result<(), RunError> {
+        let audit = self.plan.audit.clone();
+        self.leader.update(|run| change(run.audits.entry(audit).or_default())).await
+    }
+
+    async fn say(&self, status: &Status) -> Result<(), RunError> {
+        let (audit, version) = (&self.plan.audit, &self.plan.version);
+        let id = format!("{}:{audit}:{version}", status.kind());
+        let message = status.message(audit, version).map_err(BusError::json)?.with_id(id);
+        self.leader.bus.publish(message).await?;
+        Ok(())
+    }
+
+    fn report_progress(&self, state: &AuditState) {
+        let tally = self.tally();
+        let (ended, awaited) = tally.units();
+        self.leader.progress.update(
+            &self.plan.audit,
+            Snapshot {
+                phase: state.phase,
+                units_done: ended,
+                units_left: awaited,
+                records: tally.records(),
+                events: tally.events(),
+            },
+        );
+    }
+
+    async fn report(&self, state: &AuditState) -> AuditReport {
+        let stopped = self.leader.is_stopping().await;
+        AuditReport::new(&self.plan, state, &self.tally(), stopped)
+    }
+}
+
+fn has_failed(state: &AuditState, role: Role, plugin: &Key) -> bool {
+    state.failed.iter().any(|part| part.role == role && part.plugin == *plugin)
+}
+
+/// Listens until it is dropped.
+struct Listening(tokio::task::JoinHandle<()>);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,262 @@
+//! What the stages have said of an audit's version so far, folded so that a message that comes twice counts once.
+
+use std::collections::{BTreeMap, HashSet};
+
+use proto::coverage::{Coverage, Fold};
+use proto::status::{Counts, DeadLetter, Delivered, Failed, Results, Status};
+use proto::subject::{Key, Role};
+use proto::unit::{ROOT, UnitEnd};
+
+/// The fold of an audit version's status messages and dead letters.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Status messages read.
+    pub messages: u64,
+    clouds: BTreeMap<Key, CloudTally>,
+    settled: SeqSet,
+    rules: BTreeMap<Key, Results>,
+    delivered: BTreeMap<(Role, Key), Delivered>,
+    failed: BTreeMap<(Role, Key), Failed>,
+    dead: BTreeMap<(Role, Key), Dead>,
+    last_seq: u64,
+}
+
+/// What is known of one cloud plugin.
+#[derive(Debug, Default)]
+struct CloudTally {
+    ended: HashSet<String>,
+    /// Announced children without an end.
+    awaited: HashSet<String>,
+    frames: u64,
+    fold: Fold,
+}
+
+/// Dead letters of a plugin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dead {
+    /// How many.
+    pub count: u64,
+    /// Why the first of them is one.
+    pub reason: String,
+}
+
+impl Tally {
+    /// Adds a status message.
+    pub fn add(&mut self, status: Status) {
+        self.messages += 1;
+        match status {
+            Status::UnitEnd(end) => self.unit_end(end),
+            Status::Counts(counts) => self.counts(counts),
+            Status::Delivered(delivered) => {
+                self.delivered.insert((delivered.role, delivered.plugin.clone()), delivered);
+            }
+            Status::Failed(failed) => {
+                self.failed.insert((failed.role, failed.plugin.clone()), failed);
+            }
+            Status::RunBegun { .. } | Status::RunEnded { .. } => {}
+        }
+    }
+
+    /// Adds a dead letter.
+    pub fn bury(&mut self, role: Role, plugin: Key, letter: DeadLetter) {
+        let dead = self.dead.entry((role, plugin)).or_insert(Dead { count: 0, reason: letter.reason });
+        dead.count += 1;
+    }
+
+    fn unit_end(&mut self, end: UnitEnd) {
+        let cloud = self.clouds.entry(end.plugin.clone()).or_default();
+        if !cloud.ended.insert(end.unit.clone()) {
+            return;
+        }
+        cloud.awaited.remove(&end.unit);
+        for child in &end.children {
+            if !cloud.ended.contains(child) {
+                cloud.awaited.insert(child.clone());
+            }
+        }
+        cloud.frames += end.frames;
+        cloud.fold.add(&end);
+        self.last_seq = self.last_seq.max(end.last_seq);
+    }
+
+    fn counts(&mut self, counts: Counts) {
+        if counts.role != Role::Event {
+            return;
+        }
+        for settled in counts.settled {
+            if self.settled.insert(settled.seq) {
+                for (rule, results) in settled.results {
+                    self.rules.entry(rule).or_default().add(results);
+                }
+            }
+        }
+    }
+
+    /// Whether a cloud plugin's root has ended and every unit that was announced has.
+    #[must_use]
+    pub fn has_collected(&self, plugin: &Key) -> bool {
+        self.clouds.get(plugin).is_some_and(|cloud| cloud.ended.contains(ROOT) && cloud.awaited.is_empty())
+    }
+
+    /// Whether a cloud plugin's root has ended.
+    #[must_use]
+    pub fn has_begun(&self, plugin: &Key) -> bool {
+        self.clouds.get(plugin).is_some_and(|cloud| cloud.ended.contains(ROOT))
+    }
+
+    /// Units ended and units awaited, of all cloud plugins.
+    #[must_use]
+    pub fn units(&self) -> (u64, u64) {
+        self.clouds.values().fold((0, 0), |(ended, awaited), cloud| {
+            (ended + cloud.ended.len() as u64, awaited + cloud.awaited.len() as u64)
+        })
+    }
+
+    /// Records of all cloud plugins.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.clouds.values().map(|cloud| cloud.fold.records()).sum()
+    }
+
+    /// Records of one cloud plugin.
+    #[must_use]
+    pub fn records_of(&self, plugin: &Key) -> u64 {
+        self.clouds.get(plugin).map_or(0, |cloud| cloud.fold.records())
+    }
+
+    /// The coverage of one cloud plugin.
+    #[must_use]
+    pub fn coverage_of(&self, plugin: &Key) -> Vec<Coverage> {
+        self.clouds.get(plugin).map(|cloud| cloud.fold.coverage()).unwrap_or_default()
+    }
+
+    /// Frames that the unit ends announced.
+    #[must_use]
+    pub fn frames(&self) -> u64 {
+        self.clouds.values().map(|cloud| cloud.frames).sum()
+    }
+
+    /// The last sequence of a frame that the unit ends announced.
+    #[must_use]
+    pub fn last_seq(&self) -> u64 {
+        self.last_seq
+    }
+
+    /// Frames that the evaluator has settled.
+    #[must_use]
+    pub fn settled(&self) -> u64 {
+        self.settled.len
+    }
+
+    /// What a rule said.
+    #[must_use]
+    pub fn results_of(&self, plugin: &Key) -> Results {
+        self.rules.get(plugin).copied().unwrap_or_default()
+    }
+
+    /// Events of all rules.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.rules.values().map(|results| results.events).sum()
+    }
+
+    /// What a store or alert has delivered.
+    #[must_use]
+    pub fn delivered(&self, role: Role, plugin: &Key) -> Option<&Delivered> {
+        self.delivered.get(&(role, plugin.clone()))
+    }
+
+    /// Plugins that failed for good.
+    pub fn failed(&self) -> impl Iterator<Item = &Failed> {
+        self.failed.values().filter(|failed| failed.permanent)
+    }
+
+    /// Dead letters by role and plugin.
+    #[must_use]
+    pub fn dead(&self) -> &BTreeMap<(Role, Key), Dead> {
+        &self.dead
+    }
+}
+
+/// Sequences, kept as ranges: they come nearly in order.
+#[derive(Debug, Default)]
+struct SeqSet {
+    /// First to last.
+    ranges: BTreeMap<u64, u64>,
+    len: u64,
+}
+
+impl SeqSet {
+    /// Adds a sequence; false when it was there.
+    fn insert(&mut self, seq: u64) -> bool {
+        let before = self.ranges.range(..=seq).next_back().map(|(first, last)| (*first, *last));
+        if before.is_some_and(|(_, last)| last >= seq) {
+            return false;
+        }
+        self.len += 1;
+        let last = self.ranges.remove(&(seq + 1)).unwrap_or(seq);
+        let first = match before {
+            Some((first, end)) if end + 1 == seq => first,
+            _ => seq,
+        };
+        self.ranges.insert(first, last);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end(unit: &str, children: &[&str]) -> Status {
+        Status::UnitEnd(UnitEnd {
+            plugin: Key::new("p").unwrap(),
+            unit: unit.into(),
+            attempt: 1,
+            restart: 0,
+            scope: String::new(),
+            resource_type: "t".into(),
+            children: children.iter().map(|child| (*child).to_owned()).collect(),
+            frames: 2,
+            last_seq: 7,
+            records: 10,
+            coverage: vec![Coverage::complete("", "t", 10)],
+        })
+    }
+
+    #[test]
+    fn collecting_ends_when_every_announced_unit_has() {
+        let plugin = Key::new("p").unwrap();
+        let mut tally = Tally::default();
+        assert!(!tally.has_collected(&plugin));
+        tally.add(end("b", &[])); // a child's end may come before its parent's
+        tally.add(end(ROOT, &["a", "b"]));
+        assert!(!tally.has_collected(&plugin));
+        tally.add(end("a", &["c"]));
+        assert!(!tally.has_collected(&plugin));
+        tally.add(end("c", &[]));
+        assert!(tally.has_collected(&plugin));
+    }
+
+    #[test]
+    fn an_end_that_comes_twice_counts_once() {
+        let mut tally = Tally::default();
+        for _ in 0..2 {
+            tally.add(end(ROOT, &[]));
+        }
+        assert_eq!((tally.records(), tally.frames()), (10, 2));
+    }
+
+    #[test]
+    fn a_frame_that_is_settled_twice_counts_once() {
+        let mut tally = Tally::default();
+        let rule = Key::new("r").unwrap();
+        for seq in [1, 2, 5, 3, 2, 4, 5, 9] {
+            let results = [(rule.clone(), Results { events: 1, ..Results::default() })].into();
+            let settled = proto::status::Settled { seq, records: 1, results };
+            tally.add(Status::Counts(Counts { role: Role::Event, plugin: None, settled: vec![settled] }));
+        }
+        assert_eq!((tally.settled(), tally.results_of(&rule).events), (6, 6));
+        assert_eq!(tally.settled.ranges, [(1, 5), (9, 9)].into());
+    }
+}

@@ -1,0 +1,143 @@
+//! Nothing is lost or doubled: whatever is killed in mid-run, the run ends complete, with each record stored once.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use tests::harness::{NatsServer, Output, PATIENCE, Program, Services, Workspace};
+
+const RECORDS: usize = 300_000;
+
+/// Enough records that a run is caught in the middle, and a broker that gives the work of the dead to others soon.
+const AUDIT: &str = "
+plugins:
+  filestore: {params: {path: '{out}'}}
+  mockcloud: {params: {record_count: 300000}}
+  mockevent: {params: {n: 50}}
+nats: {ack_wait: 2s}
+";
+
+struct Run {
+    nats: NatsServer,
+    services: Services,
+    workspace: Workspace,
+    coordinator: Program,
+}
+
+impl Run {
+    /// A run that has begun to collect.
+    async fn begin() -> Result<Self> {
+        let nats = NatsServer::start().await?;
+        let services = Services::start(&nats, 1)?;
+        let workspace = Workspace::new(AUDIT)?;
+        let coordinator = workspace.coordinator(&["run", "--now", "--nats", nats.url()]).start()?;
+        coordinator.wait_for_line("collecting", PATIENCE).await?;
+        Ok(Self { nats, services, workspace, coordinator })
+    }
+
+    async fn end(mut self) -> Result<()> {
+        let output = self.coordinator.wait(PATIENCE).await?;
+        self.verify(&output)
+    }
+
+    fn verify(&self, output: &Output) -> Result<()> {
+        ensure!(output.code() == Some(0), "{output:?}\n{}", self.services.printed());
+        let records = self.workspace.documents("mockaudit_mockcloud.json")?;
+        let mut data: Vec<u64> = records.iter().filter_map(|record| record["raw"]["data"].as_u64()).collect();
+        data.sort_unstable();
+        ensure!(data.iter().copied().eq(0..RECORDS as u64), "{} records, not each once", data.len());
+        let events = self.workspace.documents("mockaudit_mockevent.json")?;
+        let mut data: Vec<u64> = events.iter().filter_map(|event| event["ext"]["data"].as_u64()).collect();
+        data.sort_unstable();
+        ensure!(data.iter().copied().eq((0..RECORDS as u64).step_by(50)), "{} events, not each once", data.len());
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_collector_is_killed() -> Result<()> {
+    let mut run = Run::begin().await?;
+    run.services.kill9_and_replace(&run.nats, "collector").await?;
+    run.end().await
+}
+
+#[tokio::test]
+async fn an_evaluator_is_killed() -> Result<()> {
+    let mut run = Run::begin().await?;
+    run.services.kill9_and_replace(&run.nats, "evaluator").await?;
+    run.end().await
+}
+
+#[tokio::test]
+async fn a_sink_is_killed() -> Result<()> {
+    let mut run = Run::begin().await?;
+    run.services.kill9_and_replace(&run.nats, "sink").await?;
+    run.end().await
+}
+
+#[tokio::test]
+async fn the_coordinator_is_killed_and_another_resumes_the_run() -> Result<()> {
+    let mut run = Run::begin().await?;
+    run.coordinator.kill9().await?;
+    let version = version_of(&run).await?;
+    let args = ["run", "--resume", &version, "--nats", run.nats.url()];
+    let output = run.workspace.run(&args).await?;
+    run.verify(&output)
+}
+
+/// The version of the only run at the broker.
+async fn version_of(run: &Run) -> Result<String> {
+    let client = async_nats::connect(run.nats.url()).await?;
+    let runs = async_nats::jetstream::new(client).get_key_value("cm_runs").await?;
+    let mut keys = runs.keys().await?;
+    let key = futures::StreamExt::next(&mut keys).await;
+    key.ok_or_else(|| anyhow::anyhow!("there is no run"))?.map_err(Into::into)
+}
+
+#[tokio::test]
+async fn the_broker_is_killed_and_started_again() -> Result<()> {
+    let mut run = Run::begin().await?;
+    run.nats.restart().await?;
+    run.end().await
+}
+
+#[tokio::test]
+async fn everything_is_drained_by_sigterm_and_replaced() -> Result<()> {
+    let mut run = Run::begin().await?;
+    for stage in ["collector", "evaluator", "sink"] {
+        run.services.add(&run.nats, stage)?;
+        let old = run.services.first(stage).ok_or_else(|| anyhow::anyhow!("no {stage}"))?;
+        old.terminate()?;
+        old.wait(Duration::from_secs(40)).await?.with_code(0)?;
+    }
+    run.end().await
+}
+
+#[tokio::test]
+async fn no_sink_is_running() -> Result<()> {
+    let nats = NatsServer::start().await?;
+    let _services = Services::start_these(&nats, &[("collector", 1), ("evaluator", 1), ("alerter", 1)])?;
+    let workspace = Workspace::new("plugins: {filestore: {params: {path: '{out}'}}}")?;
+    let args = ["run", "--now", "--nats", nats.url(), "--wait-workers", "2"];
+    let output = workspace.run(&args).await?.with_code(3)?;
+    assert!(output.stderr.contains("waiting: no sink is running"), "{output:?}");
+    for problem in ["store filestore: no sink is running", "alert filestore: no sink is running"] {
+        assert!(output.stdout.contains(problem), "{output:?}");
+    }
+    assert!(!workspace.out().exists());
+    Ok(())
+}
+
+#[tokio::test]
+async fn services_started_before_the_broker_wait_for_it() -> Result<()> {
+    let mut nats = NatsServer::start().await?;
+    nats.stop().await?;
+    let services = Services::start(&nats, 1)?;
+    let workspace = Workspace::new("plugins: {filestore: {params: {path: '{out}'}}}")?;
+    let mut coordinator = workspace.coordinator(&["run", "--now", "--nats", nats.url()]).start()?;
+    coordinator.wait_for_line("waiting for the broker", PATIENCE).await?;
+    nats.restart().await?;
+    services.ready().await?;
+    coordinator.wait(PATIENCE).await?.with_code(0)?;
+    assert_eq!(workspace.documents("mockaudit_mockcloud.json")?.len(), 10);
+    Ok(())
+}
