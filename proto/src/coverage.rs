@@ -93,11 +93,11 @@ impl Coverage {
     /// Adds what another unit of the same list saw.
     fn add(&mut self, other: &Self) {
         let something = self.read + other.read > 0;
-        let worst = self.state.max(other.state);
-        let complete_somewhere = self.state == State::Complete || other.state == State::Complete;
-        self.state = match worst {
-            State::Complete => State::Complete,
-            _ if something || (complete_somewhere && self.state != other.state) => State::Partial,
+        let mixed = self.state != other.state;
+        self.state = match self.state.max(other.state) {
+            // What was left out on purpose, or is not there, does not make the rest partial.
+            worst if worst.is_whole() => worst,
+            _ if something || mixed => State::Partial,
             worst => worst,
         };
         self.read += other.read;
@@ -215,6 +215,15 @@ mod tests {
         let mut fold = Fold::default();
         fold.add(&end("1", 0, 0, Coverage::not_read("s", "nsg", State::Denied, "403")));
         assert_eq!(fold.coverage()[0].state, State::Denied);
+    }
+
+    #[test]
+    fn a_limit_leaves_the_rest_whole_but_not_complete() {
+        let mut fold = Fold::default();
+        fold.add(&end("1", 0, 10, Coverage::complete("s", "nsg", 5)));
+        fold.add(&end("2", 0, 0, Coverage::not_read("s", "nsg", State::Skipped, "by limit")));
+        assert!(fold.is_whole());
+        assert_eq!((fold.coverage()[0].state, fold.coverage()[0].read), (State::Skipped, 5));
     }
 
     #[test]
