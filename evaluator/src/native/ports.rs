@@ -111,7 +111,8 @@ mod tests {
             let mut ports: Vec<u16> = (0..next(8)).map(|_| next(40)).collect();
             ports.sort_unstable();
             ports.dedup();
-            let ranges: Vec<_> = (0..next(6)).map(|_| next(40)).map(|first| first..=first + next(6)).collect();
+            let ranges: Vec<_> =
+                (0..next(6)).map(|_| (next(40), next(6))).map(|(first, more)| first..=first + more).collect();
             let each: Vec<u16> =
                 ports.iter().copied().filter(|port| ranges.iter().any(|range| range.contains(port))).collect();
             assert_eq!(within(&ports, ranges.clone()), each, "{ports:?} in {ranges:?}");
