@@ -15,7 +15,8 @@ use proto::bus::{
     Bucket, Bus, BusErrorKind, ConsumerId, ConsumerSpec, KvChange, Outgoing, PullLimits, ReaderSpec, SharedBus,
 };
 use proto::subject::{self, Key, Role, Stream, Version};
-use tests::harness::NatsServer;
+use tempfile::TempDir;
+use tests::harness::{NatsServer, Program, free_port};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -60,10 +61,28 @@ async fn connect(server: &NatsServer) -> Result<SharedBus> {
     ready(options(server)).await.map_err(|error| anyhow!(error))
 }
 
-/// The server's program, for a configuration of a test's own.
-fn binary() -> PathBuf {
-    let installed = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../.testdeps/bin/nats-server");
-    std::env::var_os("CM_NATS_SERVER").filter(|path| !path.is_empty()).map_or_else(installed, PathBuf::from)
+/// A server with a configuration of a test's own.
+struct Configured {
+    // Dropped, and so killed, before its data are deleted.
+    _program: Program,
+    folder: TempDir,
+    url: String,
+}
+
+impl Configured {
+    async fn start(settings: &str) -> Result<Self> {
+        let installed = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../.testdeps/bin/nats-server");
+        let binary =
+            std::env::var_os("CM_NATS_SERVER").filter(|path| !path.is_empty()).map_or_else(installed, PathBuf::from);
+        let (folder, port) = (tempfile::tempdir()?, free_port()?);
+        let configuration = folder.path().join("nats.conf");
+        let data = folder.path().join("data");
+        let common = format!("listen: 127.0.0.1:{port}\njetstream {{ store_dir: {data:?}, max_file_store: 20GB }}\n");
+        std::fs::write(&configuration, common + settings)?;
+        let program = Program::at(binary).arg("-c").arg(&configuration).start()?;
+        program.wait_for_line("Server is ready", PATIENCE).await?;
+        Ok(Self { _program: program, folder, url: format!("nats://127.0.0.1:{port}") })
+    }
 }
 
 struct Names {
@@ -275,17 +294,8 @@ async fn a_connection_waits_for_the_broker_and_tells_its_state() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wrong_credentials_are_refused_at_once() -> Result<()> {
     let server = NatsServer::start().await?;
-    let port = tests::harness::free_port()?;
-    let folder = tempfile::tempdir()?;
-    let configuration = folder.path().join("nats.conf");
-    let settings = format!(
-        "listen: 127.0.0.1:{port}\nauthorization {{ user: right, password: right }}\njetstream {{ store_dir: {:?} }}\n",
-        folder.path().join("data")
-    );
-    std::fs::write(&configuration, settings)?;
-    let program = tests::harness::Program::at(binary()).arg("-c").arg(&configuration).start()?;
-    program.wait_for_line("Server is ready", PATIENCE).await?;
-    let url = format!("nats://127.0.0.1:{port}");
+    let guarded = Configured::start("authorization { user: right, password: right }").await?;
+    let url = guarded.url.clone();
 
     let connect = |user: &str, password: &str| {
         let credentials = NatsCredentials::Password { user: user.into(), password: password.into() };
@@ -298,7 +308,7 @@ async fn wrong_credentials_are_refused_at_once() -> Result<()> {
     connect("right", "right").await??;
 
     let options = NatsOptions {
-        credentials: NatsCredentials::File(folder.path().join("missing.creds")),
+        credentials: NatsCredentials::File(guarded.folder.path().join("missing.creds")),
         ..NatsOptions::new(server.url())
     };
     let refused = NatsBus::connect(options, None, |_| {}).await.err().context("a missing file is accepted")?;
@@ -382,10 +392,11 @@ async fn large_frames_do_not_overwhelm_a_slow_consumer() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_publishers_are_pipelined() -> Result<()> {
-    const MESSAGES: u32 = 20_000;
-    let server = NatsServer::start().await?;
+    const MESSAGES: u32 = 10_000;
+    // Without syncing each message to the disk, which takes longer than anything that is measured here.
+    let server = Configured::start("").await?;
     let names = Names::new()?;
-    let bus = connect(&server).await?;
+    let bus = ready(NatsOptions::new(&server.url)).await.map_err(|error| anyhow!(error))?;
     let began = Instant::now();
     let one_by_one = 200;
     for number in 0..one_by_one {
