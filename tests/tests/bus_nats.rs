@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use async_nats::jetstream;
 use futures::StreamExt;
-use futures::future::BoxFuture;
-use proto::bus::conformance::{self, Checked, Factory};
+use proto::bus::conformance::{self, Checked, Factory, async_trait};
 use proto::bus::nats::{ConnectionState, NatsBus, NatsCredentials, NatsOptions};
 use proto::bus::{
     Bucket, Bus, BusErrorKind, ConsumerId, ConsumerSpec, KvChange, Outgoing, PullLimits, ReaderSpec, SharedBus,
@@ -18,6 +18,7 @@ use proto::subject::{self, Key, Role, Stream, Version};
 use tempfile::TempDir;
 use tests::harness::{NatsServer, Program, free_port};
 use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -27,19 +28,18 @@ struct Servers {
     bounded: Mutex<Vec<NatsServer>>,
 }
 
+#[async_trait]
 impl Factory for Servers {
-    fn bus(&self) -> BoxFuture<'_, Checked<SharedBus>> {
-        Box::pin(ready(options(&self.shared)))
+    async fn bus(&self) -> Checked<SharedBus> {
+        ready(options(&self.shared)).await
     }
 
-    fn bounded(&self, max_bytes: usize) -> BoxFuture<'_, Checked<SharedBus>> {
-        Box::pin(async move {
-            let server = NatsServer::start().await.map_err(|error| format!("{error:#}"))?;
-            let mut options = options(&server);
-            options.limits.records_max_bytes = u64::try_from(max_bytes).map_err(|error| error.to_string())?;
-            self.bounded.lock().await.push(server);
-            ready(options).await
-        })
+    async fn bounded(&self, max_bytes: usize) -> Checked<SharedBus> {
+        let server = NatsServer::start().await.map_err(|error| format!("{error:#}"))?;
+        let mut options = options(&server);
+        options.limits.records_max_bytes = u64::try_from(max_bytes).map_err(|error| error.to_string())?;
+        self.bounded.lock().await.push(server);
+        ready(options).await
     }
 }
 
@@ -207,6 +207,46 @@ async fn nothing_is_lost_doubled_or_reordered_when_the_broker_is_killed() -> Res
         anyhow::Ok(())
     };
     timeout(PATIENCE, drained).await.context("the ack floor")??;
+    Ok(())
+}
+
+/// A change that was stored although its acknowledgement was lost is the writer's own, not a conflict.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lone_writer_does_not_conflict_with_itself_when_the_broker_is_killed() -> Result<()> {
+    let mut server = NatsServer::start().await?;
+    let names = Names::new()?;
+    let bus = connect(&server).await?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut writers = JoinSet::new();
+    for writer in 0..8 {
+        let (bus, stop) = (bus.clone(), stop.clone());
+        let subject = subject::status(&names.audit, &names.version, &format!("writer-{writer}"));
+        writers.spawn(async move {
+            let key = format!("writer.{writer}");
+            let mut revision = bus.kv_create(Bucket::Runs, &key, "0".into(), None).await?;
+            let mut last_seq = 0;
+            let mut changes = 0;
+            while !stop.load(Ordering::Relaxed) {
+                changes += 1;
+                let value = format!("{changes}");
+                last_seq =
+                    bus.publish_expecting(Outgoing::new(subject.clone(), value.clone().into()), last_seq).await?.seq;
+                revision = bus.kv_update(Bucket::Runs, &key, value.into(), revision).await?;
+            }
+            let stored = bus.count(Stream::Status, &subject).await?;
+            ensure!(stored == changes, "{stored} messages of {changes} changes");
+            anyhow::Ok(())
+        });
+    }
+    for _ in 0..4 {
+        sleep(Duration::from_millis(400)).await;
+        server.restart().await?;
+    }
+    sleep(Duration::from_millis(400)).await;
+    stop.store(true, Ordering::Relaxed);
+    while let Some(writer) = timeout(PATIENCE, writers.join_next()).await.context("a writer hangs")? {
+        writer??;
+    }
     Ok(())
 }
 

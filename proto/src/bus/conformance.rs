@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
+/// For those who implement [`Factory`].
+pub use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::{BoxFuture, join_all};
@@ -37,12 +39,13 @@ const CLOCK_TOLERANCE: Duration = Duration::from_millis(50);
 pub type Checked<T = ()> = Result<T, String>;
 
 /// Makes the buses that are checked.
+#[async_trait]
 pub trait Factory: Send + Sync {
     /// The bus that checks share. Its streams are ensured.
-    fn bus(&self) -> BoxFuture<'_, Checked<SharedBus>>;
+    async fn bus(&self) -> Checked<SharedBus>;
 
     /// A bus of its own whose stream of records is bounded to so many bytes. Its streams are ensured.
-    fn bounded(&self, max_bytes: usize) -> BoxFuture<'_, Checked<SharedBus>>;
+    async fn bounded(&self, max_bytes: usize) -> Checked<SharedBus>;
 }
 
 /// One check of the suite.
