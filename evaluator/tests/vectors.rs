@@ -4,6 +4,8 @@
 //! two texts (`output`), or how it failed (`error`, `init_error`). Where the Python tool was wrong, a table here says
 //! what is done instead and why.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "the whole file is tests; the lint knows test functions only")]
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
