@@ -128,13 +128,13 @@ mod tests {
         assert_eq!(
             messages(&json!({"urls": "x", "url": 5, "ack_wait": "soon", "records_max_bytes": "8G", "replicas": -1})),
             [
-                "urls: unknown key `urls`; did you mean `url`? (allowed: url, credentials_file, user, password, token, \
-                 ca_file, cert_file, key_file, ack_wait, replicas, units_max_bytes, records_max_bytes, \
-                 events_max_bytes, status_max_bytes, dead_max_bytes)",
                 "ack_wait: found the text \"soon\"; a duration such as `30s`, `5m` or `1h 30m` is expected",
                 "records_max_bytes: found the text \"8G\"; a number of bytes, or a size such as `8GiB` or `500MB`, is expected",
                 "replicas: found the number -1; a whole number from 0 to 255 is expected",
                 "url: found the number 5; a URL such as `nats://localhost:4222`, or a list of them, is expected",
+                "urls: unknown key `urls`; did you mean `url`? (allowed: url, credentials_file, user, password, token, \
+                 ca_file, cert_file, key_file, ack_wait, replicas, units_max_bytes, records_max_bytes, \
+                 events_max_bytes, status_max_bytes, dead_max_bytes)",
             ]
         );
         assert_eq!(

@@ -76,7 +76,9 @@ pub fn read_with<T: DeserializeOwned>(params: &Value, about: &[(&str, &str)]) ->
             }
         }
     }
-    Err(reading.errors)
+    let mut errors = reading.errors;
+    errors.sort_by(|one, other| one.path.cmp(&other.path));
+    Err(errors)
 }
 
 /// The error for a required parameter that is missing, or null.
@@ -350,11 +352,7 @@ fn in_plain_words(place: &Place, value: &Value, message: &str) -> String {
     if message.starts_with("unknown variant") {
         let allowed: Vec<&str> = wanted.split('`').skip(1).step_by(2).collect();
         let hint = value.as_str().map(|word| suggest::did_you_mean(word, allowed.iter().copied())).unwrap_or_default();
-        return format!(
-            "found {found}{hint}{} allowed: {}",
-            if hint.is_empty() { ";" } else { "" },
-            allowed.join(", ")
-        );
+        return format!("found {found}{hint} (allowed: {})", allowed.join(", "));
     }
     let wanted = expectation(wanted, value);
     let quotes = match value {
@@ -388,4 +386,142 @@ fn expectation(wanted: &str, value: &Value) -> String {
         other => other,
     };
     plain.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::secret::Secret;
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)]
+    struct Params {
+        name: String,
+        #[serde(default)]
+        ratio: f64,
+        #[serde(default)]
+        flags: Vec<bool>,
+        #[serde(default)]
+        server: Option<Server>,
+        #[serde(default, deserialize_with = "duration")]
+        wait: Option<Duration>,
+        #[serde(default, deserialize_with = "size")]
+        room: Option<u64>,
+        #[serde(default)]
+        count: Option<std::num::NonZeroU32>,
+        #[serde(default)]
+        verify: Option<Verify>,
+        #[serde(default)]
+        quiet: Option<Secret>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)]
+    struct Server {
+        host: String,
+        port: u16,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(untagged)]
+    #[allow(dead_code)]
+    enum Verify {
+        Flag(bool),
+        File(std::path::PathBuf),
+    }
+
+    fn errors(value: &Value) -> Vec<String> {
+        let errors = read::<Params>(value).unwrap_err();
+        errors.into_iter().map(|error| format!("{}: {}", error.path, error.message)).collect()
+    }
+
+    #[test]
+    fn what_is_right_is_read() {
+        let params: Params = read(&json!({
+            "name": "n", "ratio": 1, "flags": ["yes", false, "OFF"], "server": {"host": "h", "port": 1},
+            "wait": "1m 30s", "room": "8 GiB", "count": null, "verify": "/ca.pem", "quiet": "x",
+        }))
+        .unwrap();
+        assert_eq!(params.flags, [true, false, false]);
+        assert_eq!(params.wait, Some(Duration::from_secs(90)));
+        assert_eq!(params.room, Some(8 << 30));
+        assert!(params.count.is_none());
+        let params: Params = read(&json!({"name": "n", "wait": 5, "room": 7, "server": null})).unwrap();
+        assert_eq!((params.wait, params.room), (Some(Duration::from_secs(5)), Some(7)));
+    }
+
+    #[test]
+    fn errors_are_found_at_every_depth_and_all_at_once() {
+        assert_eq!(
+            errors(&json!({
+                "ratio": "half", "flags": [true, "maybe", 3], "server": {"host": 5, "prot": 1}, "wait": "soon",
+                "room": "8G", "count": 0, "verify": [1], "quiet": 5,
+            })),
+            [
+                "count: found the number 0; a whole number, 1 or more, is expected",
+                "flags[1]: found the text \"maybe\"; `true` or `false` is expected",
+                "flags[2]: found the number 3; `true` or `false` is expected",
+                "name: set `name`: it is required",
+                "quiet: found a number; a text is expected; write it in quotes",
+                "ratio: found the text \"half\"; a number is expected",
+                "room: found the text \"8G\"; a number of bytes, or a size such as `8GiB` or `500MB`, is expected",
+                "server.host: found the number 5; a text is expected; write it in quotes",
+                "server.port: set `port`: it is required",
+                "server.prot: unknown parameter `prot`; did you mean `port`? (allowed: host, port)",
+                "verify: found a list, which is not one of the forms that it can have",
+                "wait: found the text \"soon\"; a duration such as `30s`, `5m` or `1h 30m` is expected",
+            ]
+        );
+        assert_eq!(errors(&json!([1])), [": found a list; a mapping of parameters is expected (`name: value`)"]);
+        assert_eq!(errors(&Value::Null), ["name: set `name`: it is required"]);
+    }
+
+    #[test]
+    fn what_looks_like_a_secret_is_not_shown() {
+        #[derive(Debug, Deserialize)]
+        #[allow(dead_code)]
+        struct Keys {
+            api_key: u8,
+            tokens: Vec<u8>,
+        }
+        let errors = read::<Keys>(&json!({"api_key": "hunter2", "tokens": ["hunter2"]})).unwrap_err();
+        let found: Vec<&str> = errors.iter().map(|error| error.message.as_str()).collect();
+        assert_eq!(found, ["found a text; a whole number from 0 to 255 is expected"; 2]);
+    }
+
+    #[test]
+    fn a_check_of_the_whole_is_told_as_it_is() {
+        #[derive(Debug, Deserialize)]
+        #[serde(try_from = "Raw")]
+        struct Whole;
+        #[derive(Deserialize)]
+        struct Raw {
+            low: u8,
+            high: u8,
+        }
+        impl TryFrom<Raw> for Whole {
+            type Error = String;
+            fn try_from(raw: Raw) -> Result<Self, String> {
+                if raw.low <= raw.high { Ok(Self) } else { Err("`low` is above `high`".to_owned()) }
+            }
+        }
+        let said = |value: &Value| read::<Whole>(value).unwrap_err().into_iter().map(|e| e.message).collect::<Vec<_>>();
+        assert_eq!(said(&json!({"low": 2, "high": 1})), ["`low` is above `high`"]);
+        assert_eq!(
+            said(&json!({"low": 2, "high": "x"})),
+            ["found the text \"x\"; a whole number from 0 to 255 is expected"]
+        );
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [("5", 5), ("5B", 5), ("1 KiB", 1024), ("2MB", 2_000_000), ("1TiB", 1 << 40)] {
+            assert_eq!(bytes_of(text), Some(bytes), "{text}");
+        }
+        for text in ["", "GiB", "1G", "-1", "1.5GiB", "1 gib", "99999999999TiB"] {
+            assert_eq!(bytes_of(text), None, "{text}");
+        }
+    }
 }

@@ -159,9 +159,9 @@ fn pieces(text: &str) -> Result<Vec<Piece<'_>>, ReferenceError> {
     while let Some(at) = rest.find('$') {
         let (before, dollar) = rest.split_at(at);
         pieces.push(Piece::Text(before));
-        if dollar.starts_with("$$") {
+        if let Some(after) = dollar.strip_prefix("$$") {
             pieces.push(Piece::Text("$"));
-            rest = &dollar[2..];
+            rest = after;
         } else if let Some(inside) = dollar.strip_prefix("${") {
             let (reference, after) = inside.split_once('}').ok_or(ReferenceError::Unclosed)?;
             pieces.push(piece(reference)?);
@@ -378,4 +378,129 @@ fn read_file(path: &Path) -> Result<String, String> {
     let file = File::open(path).map_err(|error| error.to_string())?;
     let read = file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
     if read as u64 > MAX_FILE { Err(format!("it is larger than {MAX_FILE} bytes")) } else { Ok(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn environment() -> Environment {
+        Environment::empty().with("CM_A", "alpha").with("OTHER", "beta").with("CM_REF", "${CM_A}")
+    }
+
+    #[test]
+    fn references_are_put_in_place() {
+        let expander = Expander::new(environment());
+        for (text, expanded) in [
+            ("", ""),
+            ("plain", "plain"),
+            ("${CM_A}", "alpha"),
+            ("<${CM_A}-${CM_A}>", "<alpha-alpha>"),
+            ("$$", "$"),
+            ("$${CM_A}", "${CM_A}"),
+            ("$$${CM_A}", "$alpha"),
+            ("pa$word$", "pa$word$"),
+            ("${CM_REF}", "${CM_A}"),
+            ("ü${CM_A}ü", "üalphaü"),
+        ] {
+            assert_eq!(expander.expand_text(text).as_deref(), Ok(expanded), "{text}");
+        }
+    }
+
+    #[test]
+    fn all_texts_of_a_value_are_expanded_and_all_errors_told() {
+        let expander = Expander::new(environment());
+        let value = json!({"a": ["${CM_A}", 1, null], "b": {"${CM_A}": "x${CM_A}"}});
+        assert_eq!(expander.expand(&value).unwrap(), json!({"a": ["alpha", 1, null], "b": {"${CM_A}": "xalpha"}}));
+        let errors =
+            expander.expand(&json!({"a": ["${CM_A}", "${OTHER}"], "b": {"c": "${CM_NONE}", "d": "${"}})).unwrap_err();
+        let said: Vec<String> = errors.iter().map(|error| format!("{}: {}", error.path, error.message)).collect();
+        assert_eq!(
+            said,
+            [
+                "a[1]: `${OTHER}` may not be expanded here; choose a name that begins with `CM_`, or start the worker with `--allow-env OTHER`",
+                "b.c: `${CM_NONE}` is not set; set the environment variable CM_NONE where the worker starts",
+                "b.d: `${` is not closed by `}`; write `$${` for a dollar and a brace",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_policy_can_be_widened() {
+        let text = "${OTHER}";
+        assert!(Expander::new(environment()).expand_text(text).is_err());
+        assert_eq!(Expander::new(environment()).allow_env(["OTHER"]).expand_text(text).unwrap(), "beta");
+        assert_eq!(Expander::of_everything(environment()).expand_text(text).unwrap(), "beta");
+    }
+
+    #[test]
+    fn odd_references_are_refused() {
+        for text in ["${}", "${1A}", "${a b}", "${file:}", "${vault:x}", "${CM_A:-x}", "${file}x${"] {
+            let error = check_references(text);
+            if text.starts_with("${file}") {
+                assert_eq!(error, Err(ReferenceError::Unclosed));
+            } else {
+                assert!(matches!(error, Err(ReferenceError::NotAReference(_))), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn files_are_read_under_the_directories_of_secrets_only() {
+        let root = tempfile::tempdir().unwrap();
+        let secrets = root.path().join("secrets");
+        fs::create_dir_all(secrets.join("..data")).unwrap();
+        fs::write(root.path().join("outside"), "outside").unwrap();
+        fs::write(secrets.join("..data/password"), "hunter2\n\n").unwrap();
+        fs::write(secrets.join("windows"), "hunter3\r\n").unwrap();
+        fs::write(secrets.join("bytes"), [0xff]).unwrap();
+        std::os::unix::fs::symlink("..data/password", secrets.join("password")).unwrap();
+        std::os::unix::fs::symlink("../outside", secrets.join("escape")).unwrap();
+        let expander = Expander::new(environment()).secrets_dirs([&secrets]);
+        let expand = |path: &str| expander.expand_text(&format!("${{file:{path}}}"));
+        let absolute = |name: &str| secrets.join(name).display().to_string();
+
+        // As Kubernetes lays them out: by symbolic links that stay inside.
+        assert_eq!(expand("password").unwrap(), "hunter2\n");
+        assert_eq!(expand(&absolute("password")).unwrap(), "hunter2\n");
+        assert_eq!(expand("windows").unwrap(), "hunter3");
+
+        let refused = [
+            "escape".to_owned(),
+            "../outside".to_owned(),
+            "../missing".to_owned(),
+            absolute("../outside"),
+            "/etc/passwd".to_owned(),
+            "/missing".to_owned(),
+        ];
+        for path in &refused {
+            assert!(matches!(expand(path), Err(ReferenceError::FileNotAllowed { .. })), "{path}");
+            let nowhere = Expander::new(environment()).expand_text(&format!("${{file:{path}}}"));
+            assert!(matches!(nowhere, Err(ReferenceError::FileNotAllowed { .. })), "{path}");
+        }
+        for path in ["missing", ".", "bytes"] {
+            let error = expand(path).unwrap_err();
+            assert!(matches!(&error, ReferenceError::Unreadable { .. }), "{error}");
+            assert!(!error.to_string().contains("hunter"), "{error}");
+        }
+        assert_eq!(
+            expand("/etc/passwd").unwrap_err().to_string(),
+            format!(
+                "`${{file:/etc/passwd}}` may not be expanded here; it must be a file under {}, or start the worker with `--secrets-dir DIRECTORY`",
+                secrets.display()
+            )
+        );
+        let everything = Expander::of_everything(environment().in_directory(root.path()));
+        assert_eq!(everything.expand_text("${file:outside}").unwrap(), "outside");
+    }
+
+    #[test]
+    fn a_secret_is_read_from_a_text_only() {
+        assert_eq!(serde_json::from_value::<Secret>(json!("x")).unwrap().expose(), "x");
+        assert!(serde_json::from_value::<Secret>(json!(5)).is_err());
+    }
 }

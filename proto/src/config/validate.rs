@@ -153,7 +153,7 @@ fn is_time_of_day(text: &str) -> bool {
             && part.parse::<u8>().is_ok_and(|number| number < bound)
     };
     let minutes = |part: &&str| part.len() == 2 && below(part, 60);
-    matches!(parts.len(), 2 | 3) && below(parts[0], 24) && parts[1..].iter().all(|part| minutes(part))
+    matches!(parts.len(), 2 | 3) && below(parts[0], 24) && parts[1..].iter().all(minutes)
 }
 
 /// The notification mails: the parameters of an e-mail alert.
