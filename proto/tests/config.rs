@@ -1,5 +1,7 @@
 //! Configurations as people write them: those of the tutorial, and those with mistakes.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
