@@ -1,6 +1,6 @@
 //! Configurations as people write them: those of the tutorial, and those with mistakes.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "the whole file is tests; the lint knows test functions only")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
