@@ -80,10 +80,13 @@ async fn serve_pool(collector: Arc<Collector>, pool: Key, permits: Arc<Semaphore
     }
 }
 
+/// Audit, version, plugin.
+type CloudKey = (Key, Version, Key);
+
 struct Collector {
     worker: Worker,
     versions: Versions,
-    clouds: Mutex<HashMap<(Key, Version, Key), Arc<dyn Cloud>>>,
+    clouds: Mutex<HashMap<CloudKey, Arc<dyn Cloud>>>,
 }
 
 /// What becomes of a unit that was not done.

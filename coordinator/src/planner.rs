@@ -19,6 +19,17 @@ pub fn classes() -> Vec<&'static PluginClass> {
         .collect()
 }
 
+/// Why a configuration cannot run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// An audit needs a plugin that this version knows and does not serve.
+    #[error("{0}")]
+    Unserved(String),
+    /// Something is wrong with it.
+    #[error("{0}")]
+    Wrong(String),
+}
+
 /// What a configuration comes to for the audits of a run. A plan is made of it for each version.
 #[derive(Debug)]
 pub struct Planner {
@@ -30,9 +41,8 @@ impl Planner {
     /// Plans the audits that a configuration runs.
     ///
     /// # Errors
-    /// What this version cannot run, a sentence each: classes that it does not serve, files that two plugins would
-    /// write.
-    pub fn new(config: &Config) -> Result<Self, Vec<String>> {
+    /// All that keeps it from running: classes that this version does not serve, files that two plugins would write.
+    pub fn new(config: &Config) -> Result<Self, Vec<PlanError>> {
         let classes = classes();
         let mut errors = Vec::new();
         let mut audits = BTreeMap::new();
@@ -49,14 +59,17 @@ impl Planner {
                 for plugin in plugins {
                     match spec(config, &classes, role, plugin) {
                         Ok(spec) => specs.push(spec),
-                        Err(reason) => errors.push(format!("audits.{key}.{role}s: {reason}")),
+                        Err(error) => errors.push(match error {
+                            PlanError::Unserved(why) => PlanError::Unserved(format!("audits.{key}.{role}s: {why}")),
+                            PlanError::Wrong(why) => PlanError::Wrong(format!("audits.{key}.{role}s: {why}")),
+                        }),
                     }
                 }
             }
             audits.insert(key.clone(), specs);
         }
         let planner = Self { audits, order: config.run.clone() };
-        errors.extend(planner.shared_files());
+        errors.extend(planner.shared_files().into_iter().map(PlanError::Wrong));
         if errors.is_empty() { Ok(planner) } else { Err(errors) }
     }
 
@@ -108,21 +121,23 @@ impl Planner {
     }
 }
 
-fn spec(config: &Config, classes: &[&PluginClass], role: Role, key: &Key) -> Result<PluginSpec, String> {
-    let Some(plugin) = config.plugins.get(key) else { return Err(format!("there is no plugin {key}")) };
+fn spec(config: &Config, classes: &[&PluginClass], role: Role, key: &Key) -> Result<PluginSpec, PlanError> {
+    let Some(plugin) = config.plugins.get(key) else {
+        return Err(PlanError::Wrong(format!("there is no plugin {key}")));
+    };
     let short = plugin.class.rsplit('.').next().unwrap_or(&plugin.class);
     let Some(class) = classes.iter().find(|class| class.short_name() == short) else {
-        return Err(format!("the class {} of the plugin {key} is unknown", plugin.class));
+        return Err(PlanError::Wrong(format!("the class {} of the plugin {key} is unknown", plugin.class)));
     };
     if class.check.is_none() {
-        return Err(format!(
-            "the plugin {key} is of the class {short}, which this version does not serve yet; remove it from the audit"
-        ));
+        return Err(PlanError::Unserved(format!(
+            "the plugin {key} is of the class {short}, which this version does not serve; remove it from the audit"
+        )));
     }
     let pool = match (&plugin.pool, class.pool) {
         (_, None) => None,
         (Some(pool), Some(_)) => Some(pool.clone()),
-        (None, Some(pool)) => Some(Key::new(pool).map_err(|error| error.to_string())?),
+        (None, Some(pool)) => Some(Key::new(pool).map_err(|error| PlanError::Wrong(error.to_string()))?),
     };
     let params = match &plugin.params {
         Value::Null => Value::Object(serde_json::Map::new()),

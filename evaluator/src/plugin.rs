@@ -10,8 +10,10 @@ use serde_json::Value;
 pub struct Record<'a> {
     /// The buckets.
     pub view: RecordView<'a>,
-    /// The chosen fields of `com`; empty when there is no `com` or it cannot be read.
+    /// The chosen fields of `com`; empty when there is no `com`.
     pub head: ComHead<'a>,
+    /// Why the chosen fields cannot be read, if they cannot: then nothing can be said of the record.
+    pub trouble: Option<String>,
 }
 
 impl<'a> Record<'a> {
@@ -21,8 +23,12 @@ impl<'a> Record<'a> {
     /// When the text is not a JSON object.
     pub fn parse(text: &'a [u8]) -> serde_json::Result<Self> {
         let view = RecordView::parse(text)?;
-        let head = view.head().unwrap_or_default();
-        Ok(Self { view, head })
+        let (head, trouble) = match view.com.map(|_| view.head()) {
+            None => (ComHead::default(), None),
+            Some(Ok(head)) => (head, None),
+            Some(Err(error)) => (ComHead::default(), Some(format!("com cannot be read: {error}"))),
+        };
+        Ok(Self { view, head, trouble })
     }
 }
 

@@ -269,7 +269,10 @@ fn event_bytes(event: &Outgoing) -> usize {
 /// Runs one rule over one record.
 fn apply(rule: &Rule, record: &Record<'_>, result: &mut Results) -> Vec<Outgoing> {
     let mut drafts = Vec::new();
-    let outcome = rule.plugin.evaluate(record, &mut drafts);
+    let outcome = match &record.trouble {
+        Some(reason) => Outcome::Unknown(reason.clone()),
+        None => rule.plugin.evaluate(record, &mut drafts),
+    };
     match outcome {
         Outcome::NotApplicable => {}
         Outcome::Pass => result.pass += 1,
@@ -306,4 +309,33 @@ async fn bury(
     let letter = DeadLetter::new(&message.subject, Some(message.seq), reason, delivery.deliveries, body);
     let Some((_, _, plugin)) = subject::parse(&message.subject) else { return Ok(()) };
     status::bury(&*worker.bus, &rules.plan.audit, &rules.plan.version, Role::Event, &plugin, &letter).await
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::plan::{PluginSpec, Stage};
+    use proto::subject::Version;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_record_whose_com_cannot_be_read_is_unknown_to_every_rule() {
+        let (audit, key) = (Key::new("audit").unwrap(), Key::new("mockevent").unwrap());
+        let spec = PluginSpec {
+            key: key.clone(),
+            class: "cloudmarker.events.mockevent.MockEvent".into(),
+            params: json!({}),
+            role: Role::Event,
+            stage: Stage::Evaluator,
+            exclusive: false,
+            pool: None,
+        };
+        let maker = Maker::new(&audit, &Version::new("20260131_235959").unwrap(), &spec);
+        let rule = Rule { key, plugin: registry::build(&spec, &json!({})).unwrap(), maker };
+        let mut results = Results::default();
+        let record = Record::parse(br#"{"raw":{"data":3},"com":{"reference":5}}"#).unwrap();
+        assert!(apply(&rule, &record, &mut results).is_empty());
+        assert_eq!(results, Results { unknown: 1, ..Results::default() });
+    }
 }

@@ -6,6 +6,9 @@ use serde_json::Value;
 use crate::plan::Stage;
 use crate::subject::Role;
 
+/// Checks a class's parameters, unexpanded.
+pub type Check = fn(&Value) -> Result<(), Vec<ParamError>>;
+
 /// A plugin class: one that this version serves, or one that is known by name only.
 #[derive(Debug, Clone, Copy)]
 pub struct PluginClass {
@@ -20,7 +23,7 @@ pub struct PluginClass {
     /// The pool of its units unless the configuration names another: for clouds only, the cloud's name.
     pub pool: Option<&'static str>,
     /// Checks parameters, unexpanded; `None` when the class is known but not served by this version.
-    pub check: Option<fn(&Value) -> Result<(), Vec<ParamError>>>,
+    pub check: Option<Check>,
 }
 
 impl PluginClass {

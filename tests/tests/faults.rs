@@ -5,13 +5,13 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use tests::harness::{NatsServer, Output, PATIENCE, Program, Services, Workspace};
 
-const RECORDS: usize = 300_000;
+const RECORDS: usize = 60_000;
 
 /// Enough records that a run is caught in the middle, and a broker that gives the work of the dead to others soon.
 const AUDIT: &str = "
 plugins:
   filestore: {params: {path: '{out}'}}
-  mockcloud: {params: {record_count: 300000}}
+  mockcloud: {params: {record_count: 60000}}
   mockevent: {params: {n: 50}}
 nats: {ack_wait: 2s}
 ";

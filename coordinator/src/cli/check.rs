@@ -7,7 +7,7 @@ use clap::Args;
 use proto::config::{Config, Environment, Problem, load, validate};
 
 use super::{USAGE, print};
-use crate::planner::{self, Planner};
+use crate::planner::{self, PlanError, Planner};
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
@@ -25,14 +25,17 @@ pub(super) fn main(args: &CheckArgs) -> ExitCode {
         return ExitCode::from(USAGE);
     };
     let audits: Vec<String> = config.run.iter().map(ToString::to_string).collect();
-    if let Err(reasons) = Planner::new(&config) {
-        let (later, wrong): (Vec<_>, Vec<_>) = reasons.into_iter().partition(|reason| reason.contains("not serve yet"));
-        for reason in later.iter().chain(&wrong) {
-            eprintln!("{reason}");
+    let errors = Planner::new(&config).err().unwrap_or_default();
+    let (unserved, wrong): (Vec<_>, Vec<_>) =
+        errors.into_iter().partition(|error| matches!(error, PlanError::Unserved(_)));
+    if !wrong.is_empty() {
+        for error in &wrong {
+            eprintln!("error: {error}");
         }
-        if !wrong.is_empty() {
-            return ExitCode::from(USAGE);
-        }
+        return ExitCode::from(USAGE);
+    }
+    if !unserved.is_empty() {
+        return print("The configuration is good, but this version cannot run it: see the warnings.\n");
     }
     print(&format!("The configuration is good. Audits to run: {}\n", audits.join(", ")))
 }

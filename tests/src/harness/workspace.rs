@@ -51,7 +51,6 @@ impl Workspace {
     }
 
     /// The coordinator, to be started in the folder.
-    #[must_use]
     pub fn coordinator(&self, args: &[&str]) -> Launch {
         Program::named("coordinator").args(args.iter().copied()).current_dir(self.path())
     }
