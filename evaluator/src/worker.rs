@@ -27,6 +27,8 @@ use crate::registry;
 
 /// Frames that one lane takes at once: their counts travel in one message.
 const BATCH: usize = 16;
+/// Events of one frame that are on their way at once, where each takes a round trip.
+const EVENTS_AT_ONCE: usize = 128;
 /// How often a delivery that is being worked on says so.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// How many deliveries may end with their worker.
@@ -230,6 +232,7 @@ async fn evaluate(worker: &Worker, rules: &Rules, delivery: &Delivery) -> Result
             return Ok(settled);
         }
     };
+    let at_once = if worker.bus.pipeline() > 1 { EVENTS_AT_ONCE } else { 1 };
     let mut publishing = FuturesUnordered::new();
     let mut results = vec![Results::default(); rules.rules.len()];
     for line in frame::lines(&body) {
@@ -249,7 +252,7 @@ async fn evaluate(worker: &Worker, rules: &Rules, delivery: &Delivery) -> Result
                     continue;
                 }
                 publishing.push(worker.bus.publish(event));
-                while publishing.len() >= worker.bus.pipeline() * 8 {
+                while publishing.len() >= at_once {
                     publishing.next().await.transpose()?;
                 }
             }

@@ -83,8 +83,8 @@ impl FrameBuilder {
         let mut message = Outgoing::new(subject, payload).with_id(format!("{role}:{plugin}:{unit}:{digest}"));
         message.headers.push((header::CONTENT_TYPE, "application/x-ndjson".into()));
         message.headers.push((header::ENCODING, encoding.as_str().into()));
-        message.headers.push((header::COUNT, records.to_string()));
-        message.headers.push((header::RAW_BYTES, raw_bytes.to_string()));
+        message.headers.push((header::COUNT, records.to_string().into()));
+        message.headers.push((header::RAW_BYTES, raw_bytes.to_string().into()));
         message.headers.push((header::SCHEMA, SCHEMA.into()));
         Some(message)
     }

@@ -131,7 +131,7 @@ impl AuditRun {
                 } else {
                     match serde_json::from_slice(&message.payload) {
                         Ok(status) => tally.add(status),
-                        Err(error) => tracing::warn!(%error, subject = message.subject, "cannot read a status"),
+                        Err(error) => tracing::warn!(%error, subject = &*message.subject, "cannot read a status"),
                     }
                 }
                 changed.notify_one();

@@ -348,7 +348,7 @@ async fn headers_and_body_come_as_they_were(case: &Case<'_>) -> Checked {
     let receipt = case.bus.publish(message).await.map_err(text)?;
 
     let delivery = next(&mut puller).await?;
-    same("subject", &delivery.message.subject, &case.subject())?;
+    same("subject", &&*delivery.message.subject, &&*case.subject())?;
     same("sequence", &delivery.message.seq, &receipt.seq)?;
     same("body", &delivery.message.payload, &body)?;
     same("content type", &delivery.message.header(header::CONTENT_TYPE), &Some("x/y; z"))?;
@@ -841,7 +841,7 @@ async fn a_message_that_is_too_large_is_refused(case: &Case<'_>) -> Checked {
     let message = |size: usize| Outgoing::new(case.subject(), vec![b'x'; size].into());
     // The headers count, too.
     let mut with_headers = message(max - 100);
-    with_headers.headers.push((header::CONTENT_TYPE, "y".repeat(200)));
+    with_headers.headers.push((header::CONTENT_TYPE, "y".repeat(200).into()));
     for message in [message(max + 1), with_headers] {
         refused("a message that is too large", case.bus.publish(message).await, BusErrorKind::TooLarge)?;
     }

@@ -207,7 +207,7 @@ struct StreamState {
     last_seq: u64,
     bytes: usize,
     messages: u64,
-    subjects: HashMap<String, SubjectState>,
+    subjects: HashMap<Arc<str>, SubjectState>,
     ids: HashMap<Id, u64>,
     id_order: VecDeque<Id>,
     consumers: BTreeMap<String, Consumer>,
@@ -290,7 +290,7 @@ impl StreamState {
         }
         let Some(outgoing) = message.take() else { return Ok(None) };
         if let Some(expected) = expected {
-            let last = self.subjects.get(&outgoing.subject).map_or(0, |subject| subject.last_seq);
+            let last = self.subjects.get(&*outgoing.subject).map_or(0, |subject| subject.last_seq);
             if last != expected {
                 let text = format!("the last message of {} is {last}, not {expected}", outgoing.subject);
                 return Err(BusError::new(BusErrorKind::Conflict, text));
@@ -309,7 +309,7 @@ impl StreamState {
 
     fn hand_out(&mut self, message: Message, size: usize, stream: Stream) {
         let seq = message.seq;
-        let subject = message.subject.clone();
+        let subject = Arc::clone(&message.subject);
         let stored = Arc::new(Stored { message, size, holders: AtomicUsize::new(0) });
         let mut holders = 0;
         for consumer in self.consumers.values_mut().filter(|consumer| subject::matches(&consumer.filter, &subject)) {
@@ -326,10 +326,14 @@ impl StreamState {
             holders = 1;
         }
         stored.holders.store(holders, Ordering::Relaxed);
-        let entry = self.subjects.entry(subject).or_default();
-        entry.last_seq = seq;
+        if !self.subjects.contains_key(&subject) {
+            self.subjects.insert(Arc::clone(&subject), SubjectState::default());
+        }
+        if let Some(entry) = self.subjects.get_mut(&subject) {
+            entry.last_seq = seq;
+            entry.messages += u64::from(holders > 0);
+        }
         if holders > 0 {
-            entry.messages += 1;
             self.bytes += size;
             self.messages += 1;
         }

@@ -17,6 +17,7 @@ pub mod lease;
 pub mod memory;
 pub mod nats;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,7 +70,7 @@ pub struct Outgoing {
     /// Where to.
     pub subject: String,
     /// Headers, without the message id.
-    pub headers: Vec<(&'static str, String)>,
+    pub headers: Vec<(&'static str, Cow<'static, str>)>,
     /// What makes a repeat a duplicate.
     pub id: Option<String>,
     /// The body.
@@ -100,7 +101,7 @@ impl Outgoing {
             (header::CONTENT_TYPE, "application/json".into()),
             (header::ENCODING, Encoding::Identity.as_str().into()),
             (header::COUNT, "1".into()),
-            (header::RAW_BYTES, bytes),
+            (header::RAW_BYTES, bytes.into()),
             (header::SCHEMA, crate::frame::SCHEMA.into()),
         ];
         message
@@ -116,22 +117,24 @@ impl Outgoing {
     /// The message as its receiver would see it.
     #[must_use]
     pub fn into_message(self) -> Message {
-        let mut headers: Vec<(String, String)> =
-            self.headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        headers.extend(self.id.map(|id| (header::MESSAGE_ID.to_owned(), id)));
-        Message { subject: self.subject, seq: 0, headers, payload: self.payload }
+        let id = self.id.map(|id| (header::MESSAGE_ID, id.into()));
+        let headers = self.headers.into_iter().chain(id).map(|(name, value)| (name.into(), value));
+        Message { subject: self.subject.into(), seq: 0, headers: headers.collect(), payload: self.payload }
     }
 }
 
-/// A message as it is received.
+/// The headers of a received message: shared, as one message may have many readers.
+pub type Headers = Arc<[(Cow<'static, str>, Cow<'static, str>)]>;
+
+/// A message as it is received. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Message {
     /// Where it was published.
-    pub subject: String,
+    pub subject: Arc<str>,
     /// Its sequence in its stream.
     pub seq: u64,
     /// Its headers.
-    pub headers: Vec<(String, String)>,
+    pub headers: Headers,
     /// Its body.
     pub payload: Bytes,
 }
@@ -140,13 +143,13 @@ impl Message {
     /// A header.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
     }
 
     /// Sets a header.
-    pub fn set_header(&mut self, name: &str, value: String) {
-        self.headers.retain(|(known, _)| known != name);
-        self.headers.push((name.to_owned(), value));
+    pub fn set_header(&mut self, name: &'static str, value: String) {
+        let others = self.headers.iter().filter(|(known, _)| known != name).cloned();
+        self.headers = others.chain([(name.into(), value.into())]).collect();
     }
 }
 

@@ -7,7 +7,7 @@ mod folder;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
@@ -118,31 +118,42 @@ struct FileStore {
 struct Output {
     stem: String,
     temporary: PathBuf,
-    writer: BufWriter<File>,
-    documents: u64,
+    file: File,
+    /// What is not yet written.
     buffer: Vec<u8>,
+    documents: u64,
 }
+
+/// How much is written at once, in bytes.
+const WRITE_BYTES: usize = 256 * 1024;
 
 impl Output {
     fn create(folder: &Folder, stem: &str, version: &Version) -> Result<Self, String> {
         let (temporary, file) = folder.create_temporary(stem, version)?;
-        let writer = BufWriter::with_capacity(256 * 1024, file);
-        Ok(Self { stem: stem.to_owned(), temporary, writer, documents: 0, buffer: Vec::new() })
+        Ok(Self { stem: stem.to_owned(), temporary, file, buffer: Vec::new(), documents: 0 })
     }
 
     fn write(&mut self, record: &RecordView<'_>, target: &Target) -> Result<(), WriteError> {
-        self.buffer.clear();
+        let start = self.buffer.len();
         self.buffer.extend_from_slice(if self.documents == 0 { b"[\n" } else { b",\n" });
-        record::write_document(&mut self.buffer, record, target).map_err(WriteError::Record)?;
-        self.writer.write_all(&self.buffer).map_err(WriteError::File)?;
+        if let Err(error) = record::write_document(&mut self.buffer, record, target) {
+            self.buffer.truncate(start);
+            return Err(WriteError::Record(error));
+        }
         self.documents += 1;
+        if self.buffer.len() >= WRITE_BYTES { self.flush().map_err(WriteError::File) } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.write_all(&self.buffer)?;
+        self.buffer.clear();
         Ok(())
     }
 
     fn end(&mut self) -> std::io::Result<()> {
-        self.writer.write_all(if self.documents == 0 { b"[]\n" } else { b"\n]\n" })?;
-        self.writer.flush()?;
-        self.writer.get_ref().sync_all()
+        self.buffer.extend_from_slice(if self.documents == 0 { b"[]\n" } else { b"\n]\n" });
+        self.flush()?;
+        self.file.sync_all()
     }
 }
 

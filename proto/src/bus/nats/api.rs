@@ -105,8 +105,10 @@ fn kind_of(error: &jetstream::Error) -> BusErrorKind {
         | ErrorCode::MEMORY_RESOURCES_EXCEEDED
         | ErrorCode::STORAGE_RESOURCES_EXCEEDED => BusErrorKind::Full,
         ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => BusErrorKind::TooLarge,
+        // A cluster whose servers have not all found one another.
+        ErrorCode::CLUSTER_NO_PEERS
         // The same message or subject is just being stored by somebody else.
-        ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT
+        | ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT
         | ErrorCode::STREAM_EXPECTED_LAST_SEQ_PER_SUBJECT_NOT_READY
         | ErrorCode::STREAM_TOO_MANY_REQUESTS => BusErrorKind::Unavailable,
         _ if error.code() >= 500 => BusErrorKind::Unavailable,

@@ -50,7 +50,7 @@ impl Publication {
     pub(super) fn new(
         subject: String,
         stream: String,
-        headers: &[(&str, String)],
+        headers: &[(&str, std::borrow::Cow<'static, str>)],
         id: String,
         payload: Bytes,
     ) -> Result<Self, BusError> {

@@ -17,7 +17,7 @@ use super::api::{Failure, QUERY};
 use super::backoff::Backoff;
 use super::connection::{Connection, reconnected};
 use super::settle::{Acknowledger, Reaper};
-use crate::bus::{BusError, ConsumerId, Delivery, Message, PullLimits, Puller};
+use crate::bus::{BusError, ConsumerId, Delivery, Headers, Message, PullLimits, Puller};
 
 /// How long the broker keeps one request for messages.
 const EXPIRES: Duration = Duration::from_secs(30);
@@ -26,6 +26,12 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// What the broker counts of a message beside its body and headers: its subject and its reply subject.
 const MESSAGE_OVERHEAD: usize = 4096;
+
+/// How long it is asked whether a consumer is still there, before it is pulled from all the same.
+const EXISTENCE: Duration = Duration::from_secs(1);
+
+/// How many requests in a row may end before they bring anything without this being a trouble.
+const MAX_FRUITLESS: u32 = 3;
 
 /// How often a consumer must be looked for in vain before it counts as gone: a cluster that starts has seen nothing
 /// yet.
@@ -79,10 +85,13 @@ pub(super) struct Session {
     epoch: watch::Receiver<u64>,
     buffer: VecDeque<NatsMessage>,
     buffered_bytes: usize,
+    /// The number of the last request. Each has a reply subject of its own, as the end of one may be told when the
+    /// next is already under way.
+    request: u64,
     /// Messages that the request under way may still bring; 0 when there is none.
     outstanding: usize,
-    /// Whether the last request has brought anything.
-    fruitful: bool,
+    /// How many requests in a row the broker has ended before they brought anything.
+    fruitless: u32,
     idle: bool,
     heard: Instant,
     trouble: Option<Trouble>,
@@ -99,7 +108,7 @@ impl Session {
         let ConsumeLink { connection, reaper, .. } = link;
         let epoch = connection.watch_epoch();
         let inbox = connection.client.new_inbox();
-        let subscriber = connection.client.subscribe(inbox.clone()).await;
+        let subscriber = connection.client.subscribe(format!("{inbox}.*")).await;
         let subscriber = subscriber.map_err(|error| Trouble::Unsent(error.to_string()))?;
         Ok(Self {
             connection: connection.clone(),
@@ -112,8 +121,9 @@ impl Session {
             epoch,
             buffer: VecDeque::new(),
             buffered_bytes: 0,
+            request: 0,
             outstanding: 0,
-            fruitful: true,
+            fruitless: 0,
             idle: false,
             heard: Instant::now(),
             trouble: None,
@@ -172,25 +182,34 @@ impl Session {
         match message.status {
             None | Some(StatusCode::OK) => {
                 self.outstanding = self.outstanding.saturating_sub(1);
-                self.fruitful = true;
+                self.fruitless = 0;
                 self.idle = false;
                 self.buffered_bytes += message.length;
                 self.buffer.push_back(message);
             }
+            // The end of a request before, which has brought all that it could.
+            Some(_) if message.subject.as_str() != self.reply_subject() => {}
             Some(StatusCode::IDLE_HEARTBEAT) => self.idle = true,
             // The request's time is over, or there is nothing.
             Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => {
                 self.outstanding = 0;
                 self.idle = true;
             }
-            // A request that ends otherwise after it has brought something was ended by its bound on bytes, and
-            // the next one finds out if there was another reason.
-            Some(StatusCode::REQUEST_TERMINATED) if self.fruitful => self.outstanding = 0,
+            // It is complete, or its bound on bytes is reached. In a cluster that can be told before the messages
+            // come. If there is another reason, the next request ends in the same way.
+            Some(StatusCode::REQUEST_TERMINATED) if self.fruitless < MAX_FRUITLESS => {
+                self.outstanding = 0;
+                self.fruitless += 1;
+            }
             Some(status) => {
                 let description = message.description.unwrap_or_default();
                 self.trouble = Some(Trouble::Status(format!("{status} {description}")));
             }
         }
+    }
+
+    fn reply_subject(&self) -> String {
+        format!("{}.{}", self.inbox, self.request)
     }
 
     /// Requests more when nothing is under way and half of the buffer is free.
@@ -209,12 +228,11 @@ impl Session {
             "expires": nanoseconds(EXPIRES),
             "idle_heartbeat": nanoseconds(self.heartbeat),
         });
-        let client = &self.connection.client;
-        let sent =
-            client.publish_with_reply(self.request_subject.clone(), self.inbox.clone(), body.to_string().into()).await;
+        self.request += 1;
+        let (subject, reply) = (self.request_subject.clone(), self.reply_subject());
+        let sent = self.connection.client.publish_with_reply(subject, reply, body.to_string().into()).await;
         sent.map_err(|error| Trouble::Unsent(error.to_string()))?;
         self.outstanding = batch;
-        self.fruitful = false;
         self.heard = Instant::now();
         Ok(())
     }
@@ -255,15 +273,15 @@ impl Received {
         let message = message.message;
         let reply = message.reply.ok_or("a message without reply subject")?;
         let headers = message.headers.map(|headers| flatten(&headers)).unwrap_or_default();
-        let subject = message.subject.to_string();
+        let subject = message.subject.as_str().into();
         let message = Message { subject, seq, headers, payload: message.payload };
         Ok(Self { message, reply, deliveries, consumer_seq, pending })
     }
 }
 
-fn flatten(headers: &async_nats::HeaderMap) -> Vec<(String, String)> {
+fn flatten(headers: &async_nats::HeaderMap) -> Headers {
     let values = headers.iter().filter_map(|(name, values)| Some((name, values.last()?)));
-    values.map(|(name, value)| (name.to_string(), value.as_str().to_owned())).collect()
+    values.map(|(name, value)| (name.to_string().into(), value.as_str().to_owned().into())).collect()
 }
 
 /// Pulls from a durable consumer, through restarts of the broker.
@@ -319,7 +337,7 @@ impl NatsPuller {
             tracing::debug!(consumer = %self.id, "cannot pull: {trouble}; trying again");
         }
         tokio::time::sleep(delay).await;
-        match self.link.api.consumer_info(self.id.stream.name(), &self.id.name, QUERY).await {
+        match self.link.api.consumer_info(self.id.stream.name(), &self.id.name, EXISTENCE).await {
             Err(failure) if is_gone(&failure) => {
                 self.missing += 1;
                 if self.missing >= MISSING {
