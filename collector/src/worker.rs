@@ -291,7 +291,7 @@ impl Collector {
     }
 
     async fn give_up(&self, delivery: Delivery, unit: &Unit) -> Result<(), BusError> {
-        let reason = format!("{} workers died of it", delivery.deliveries - 1);
+        let reason = format!("it was delivered {} times and never settled", delivery.deliveries);
         self.bury_unit(&delivery, unit, reason.clone()).await?;
         self.settle(delivery, unit, Fate::End(not_read(unit, State::Failed, &reason))).await
     }

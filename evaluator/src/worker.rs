@@ -221,7 +221,7 @@ async fn evaluate(worker: &Worker, rules: &Rules, delivery: &Delivery) -> Result
     let message = &delivery.message;
     let mut settled = Settled { seq: message.seq, records: 0, results: BTreeMap::new() };
     let opened = if delivery.deliveries > MAX_LOST_DELIVERIES {
-        Err(format!("{} workers died of it", delivery.deliveries - 1))
+        Err(format!("it was delivered {} times and never settled", delivery.deliveries))
     } else {
         frame::open(message).map_err(|error| error.to_string())
     };

@@ -82,6 +82,10 @@ pub struct Job {
 
 /// How long a failing plugin is tried again.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a try must have gone well for its failure to be another trouble than the one before.
+const WORKED: Duration = Duration::from_secs(30);
+/// How long the plugin waits after its first failure.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// How often the lease is tried when another worker holds it.
 const LEASE_EVERY: Duration = Duration::from_millis(500);
 
@@ -101,10 +105,10 @@ pub async fn serve(mut job: Job, make: impl Fn() -> Result<Box<dyn Exclusive>, S
         Ok(plugin) => Some(plugin),
         Err(reason) => return job.cannot(reason).await,
     };
-    let began = Instant::now();
-    let mut pause = Duration::from_millis(200);
-    while let Some(lease) = job.acquire().await {
-        let mut lease = lease;
+    let mut failing: Option<Instant> = None;
+    let mut pause = FIRST_PAUSE;
+    while let Some(mut lease) = job.acquire().await {
+        let began = Instant::now();
         let attempt = match first.take().map_or_else(&make, Ok) {
             Ok(plugin) => job.attempt(plugin, &mut lease).await,
             Err(reason) => Ended::Failed(ExclusiveError::Transient(reason)),
@@ -115,9 +119,13 @@ pub async fn serve(mut job: Job, make: impl Fn() -> Result<Box<dyn Exclusive>, S
             Ended::Shutdown | Ended::NotWanted => return lease.release().await,
             Ended::LeaseLost => {}
             Ended::Failed(error) => {
+                if began.elapsed() > WORKED {
+                    (failing, pause) = (None, FIRST_PAUSE);
+                }
+                let since = *failing.get_or_insert_with(Instant::now);
                 let last = matches!(error, ExclusiveError::Permanent(_))
                     || !job.bus.can_replay()
-                    || began.elapsed() > PATIENCE;
+                    || since.elapsed() > PATIENCE;
                 tracing::warn!(audit = %job.audit, plugin = %job.spec.key, %error, "the plugin failed");
                 if last {
                     job.failed(error.to_string()).await;

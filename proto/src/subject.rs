@@ -315,6 +315,12 @@ pub fn units_of(audit: &Key, version: &Version) -> String {
     format!("cm.unit.*.{}.{version}.>", audit.token())
 }
 
+/// All units of a cloud plugin in an audit's version, whatever their pool.
+#[must_use]
+pub fn units_of_plugin(audit: &Key, version: &Version, plugin: &Key) -> String {
+    format!("cm.unit.*.{}.{version}.{}", audit.token(), plugin.token())
+}
+
 /// `cm.record.<audit>.<version>.<plugin>`: a frame of records.
 #[must_use]
 pub fn record(audit: &Key, version: &Version, plugin: &Key) -> String {

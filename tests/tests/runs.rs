@@ -160,3 +160,29 @@ async fn the_first_ctrl_c_finishes_what_was_read() -> Result<()> {
     assert!(records < 20_000_000 && records % 10_000 == 0, "{records} records");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_store_that_cannot_be_built_holds_nobody_up() -> Result<()> {
+    // More than the in-process bus holds for a reader that never comes.
+    let workspace = Workspace::new(
+        "
+plugins:
+  filestore: {params: {path: '{out}'}}
+  linked: {plugin: FileStore, params: {path: '{out}-link'}}
+  mockcloud: {params: {record_count: 100000}}
+  mockevent: {params: {n: 2}}
+audits:
+  audit: {clouds: [mockcloud], stores: [filestore, linked], events: [mockevent], alerts: [filestore, linked]}
+run: [audit]
+",
+    )?;
+    std::os::unix::fs::symlink(workspace.path(), workspace.path().join("out-link"))?;
+    let output = workspace.run(&["run", "--now"]).await?.with_code(3)?;
+    for role in ["store", "alert"] {
+        let problem = format!("! {role} linked: the folder");
+        assert!(output.stdout.contains(&problem) && output.stdout.contains("is a symbolic link"), "{output:?}");
+    }
+    assert_eq!(workspace.documents("audit_mockcloud.json")?.len(), 100_000);
+    assert_eq!(workspace.documents("audit_mockevent.json")?.len(), 50_000);
+    Ok(())
+}

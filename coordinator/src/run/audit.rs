@@ -74,6 +74,9 @@ impl AuditRun {
             let state = self.state().await;
             self.report_progress(&state);
             if state.phase == Phase::Ended {
+                if let Err(error) = self.clean_up().await {
+                    tracing::warn!(audit = %self.plan.audit, %error, "the broker keeps what it could forget");
+                }
                 return Ok(self.report(&state).await);
             }
             let stepped = match self.step(state).await {
@@ -320,11 +323,10 @@ impl AuditRun {
         Ok(done)
     }
 
-    /// Says how the run ended, and removes what nobody needs any more.
+    /// Says how the run ended.
     async fn finish(&self, state: &AuditState) -> Result<bool, RunError> {
         self.hear_dead_letters().await?;
         let report = self.report(state).await;
-        let (bus, audit, version) = (&self.leader.bus, &self.plan.audit, &self.plan.version);
         let ended = Status::RunEnded {
             at: Timestamp::now().to_string(),
             complete: report.is_complete(),
@@ -333,6 +335,12 @@ impl AuditRun {
         self.say(&ended).await?;
         let complete = report.is_complete();
         self.advance(Phase::Ended, |state| state.complete = Some(complete)).await?;
+        Ok(true)
+    }
+
+    /// Removes what nobody needs any more.
+    async fn clean_up(&self) -> Result<(), RunError> {
+        let (bus, audit, version) = (&self.leader.bus, &self.plan.audit, &self.plan.version);
         bus.delete_consumer(&ConsumerId::evaluator(audit, version)).await?;
         for spec in self.outputs() {
             bus.retire_reader(&self.reader(spec)).await?;
@@ -342,7 +350,7 @@ impl AuditRun {
         for stage in [Stage::Collector, Stage::Evaluator, Stage::Sink, Stage::Alerter] {
             Plan::remove(&**bus, audit, version, stage).await?;
         }
-        Ok(true)
+        Ok(())
     }
 
     async fn hear_dead_letters(&self) -> Result<(), RunError> {
@@ -462,7 +470,7 @@ impl AuditRun {
 
     /// Ends a part as failed: nobody waits for it any more.
     async fn fail(&self, part: &Part, reason: &str) -> Result<(), RunError> {
-        let (audit, version) = (&self.plan.audit, &self.plan.version);
+        let audit = &self.plan.audit;
         let plugins: Vec<(Role, Key)> = match part {
             Part::Plugin(role, key) => vec![(*role, key.clone())],
             Part::Evaluation => self.plan.of_role(Role::Event).map(|spec| (Role::Event, spec.key.clone())).collect(),
@@ -476,9 +484,22 @@ impl AuditRun {
                 }
             })
             .await?;
-            if role == Role::Cloud {
-                let filter = format!("cm.unit.*.{}.{version}.{}", audit.token(), plugin.token());
-                self.leader.bus.purge(Stream::Units, &filter, None).await?;
+            self.forget(role, &plugin).await?;
+        }
+        Ok(())
+    }
+
+    /// What was kept for a part that ended as failed is kept no longer: it would fill the bus and hold up the others.
+    async fn forget(&self, role: Role, plugin: &Key) -> Result<(), RunError> {
+        let (bus, audit, version) = (&self.leader.bus, &self.plan.audit, &self.plan.version);
+        match role {
+            Role::Cloud => {
+                let filter = subject::units_of_plugin(audit, version, plugin);
+                bus.purge(Stream::Units, &filter, None).await?;
+            }
+            Role::Event => bus.delete_consumer(&ConsumerId::evaluator(audit, version)).await?,
+            Role::Store | Role::Alert => {
+                bus.retire_reader(&ReaderSpec::exclusive(audit, version, role, plugin)).await?;
             }
         }
         Ok(())

@@ -44,9 +44,11 @@ async fn main() -> Result<()> {
     if "embedded".contains(&cli.only) {
         embedded(&cli).await?;
     }
-    for n in [50, 3] {
-        if format!("nats n: {n}").contains(&cli.only) {
-            over_nats(&cli, n).await?;
+    for (n, target) in [(50, 100_000), (3, 40_000)] {
+        for synced in [true, false] {
+            if format!("nats n: {n}").contains(&cli.only) {
+                over_nats(&cli, n, target, synced).await?;
+            }
         }
     }
     Ok(())
@@ -85,17 +87,19 @@ async fn embedded(cli: &Cli) -> Result<()> {
     Ok(())
 }
 
-async fn over_nats(cli: &Cli, n: u64) -> Result<()> {
-    let nats = NatsServer::start().await?;
+/// Over a broker as `deploy/` configures it, which syncs each write to the disk before it answers, or as it comes.
+async fn over_nats(cli: &Cli, n: u64, target: u64, synced: bool) -> Result<()> {
+    let nats = if synced { NatsServer::start().await? } else { NatsServer::start_unsynced().await? };
     let mut services = Vec::new();
     for stage in STAGES {
         services.push(release(stage)?.args(["--nats", nats.url()]).start()?);
     }
     let args = ["run", "--now", "--nats", nats.url()];
     let (rate, _) = measure(cli, cli.records, n, &args).await?;
-    let target = if n == 50 { 100_000 } else { 40_000 };
+    let durability = if synced { "each write synced" } else { "the server's default syncing" };
     println!(
-        "five processes over one nats-server, {} records, n: {n}: {rate:.0} records/s (target: {target}), {:.0} x Python",
+        "five processes over one nats-server ({durability}), {} records, n: {n}: {rate:.0} records/s \
+         (target: {target}), {:.0} x Python",
         cli.records,
         rate / PYTHON
     );

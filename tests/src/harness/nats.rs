@@ -59,6 +59,23 @@ impl NatsServer {
         Ok(Self { program, monitoring_url, url, binary, port, data })
     }
 
+    /// Starts a server that does not sync each write to the disk, but every two minutes as is its default: to measure
+    /// what the syncing costs. Not to be restarted.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_unsynced() -> Result<Self> {
+        let binary = installed()?;
+        let port = free_port()?;
+        let data = tempfile::Builder::new().prefix("cm-nats-").tempdir().context("cannot create a data folder")?;
+        let text = std::fs::read_to_string(configuration())?;
+        let configuration = data.path().join("unsynced.conf");
+        std::fs::write(&configuration, text.replace("sync_interval: always", ""))?;
+        let (program, monitoring_url) = launch_with(&configuration, &binary, port, data.path()).await?;
+        let url = format!("nats://127.0.0.1:{port}");
+        Ok(Self { program, monitoring_url, url, binary, port, data })
+    }
+
     /// Where clients connect; the same after a restart.
     #[must_use]
     pub fn url(&self) -> &str {
@@ -111,7 +128,14 @@ impl NatsServer {
 }
 
 async fn launch(binary: &Path, port: u16, data: &Path) -> Result<(Program, String)> {
-    let configuration = repository().join("deploy/nats/nats-server.conf");
+    launch_with(&configuration(), binary, port, data).await
+}
+
+fn configuration() -> PathBuf {
+    repository().join("deploy/nats/nats-server.conf")
+}
+
+async fn launch_with(configuration: &Path, binary: &Path, port: u16, data: &Path) -> Result<(Program, String)> {
     // The configuration puts the data under the folder that the server is started in.
     let program = Program::at(binary)
         .arg("-c")
