@@ -12,13 +12,13 @@ use futures::StreamExt;
 use proto::bus::conformance::{self, Checked, Factory, async_trait};
 use proto::bus::nats::{ConnectionState, NatsBus, NatsCredentials, NatsOptions};
 use proto::bus::{
-    Bucket, Bus, BusErrorKind, ConsumerId, ConsumerSpec, KvChange, Outgoing, PullLimits, ReaderSpec, SharedBus,
+    Bucket, Bus, BusErrorKind, ConsumerId, ConsumerSpec, KvChange, Outgoing, PullLimits, Puller, ReaderSpec, SharedBus,
 };
 use proto::subject::{self, Key, Role, Stream, Version};
 use tempfile::TempDir;
 use tests::harness::{NatsServer, Program, free_port};
 use tokio::sync::Mutex;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -35,12 +35,17 @@ impl Factory for Servers {
     }
 
     async fn bounded(&self, max_bytes: usize) -> Checked<SharedBus> {
-        let server = NatsServer::start().await.map_err(|error| format!("{error:#}"))?;
-        let mut options = options(&server);
-        options.limits.records_max_bytes = u64::try_from(max_bytes).map_err(|error| error.to_string())?;
-        self.bounded.lock().await.push(server);
-        ready(options).await
+        bounded(max_bytes, &self.bounded).await
     }
+}
+
+/// A bus over a server of its own, which lives as long as the others in `servers`.
+async fn bounded(max_bytes: usize, servers: &Mutex<Vec<NatsServer>>) -> Checked<SharedBus> {
+    let server = NatsServer::start().await.map_err(|error| format!("{error:#}"))?;
+    let mut options = options(&server);
+    options.limits.records_max_bytes = u64::try_from(max_bytes).map_err(|error| error.to_string())?;
+    servers.lock().await.push(server);
+    ready(options).await
 }
 
 async fn ready(options: NatsOptions) -> Checked<SharedBus> {
@@ -64,24 +69,80 @@ async fn connect(server: &NatsServer) -> Result<SharedBus> {
 /// A server with a configuration of a test's own.
 struct Configured {
     // Dropped, and so killed, before its data are deleted.
-    _program: Program,
+    program: Program,
     folder: TempDir,
     url: String,
 }
 
 impl Configured {
     async fn start(settings: &str) -> Result<Self> {
-        let installed = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../.testdeps/bin/nats-server");
-        let binary =
-            std::env::var_os("CM_NATS_SERVER").filter(|path| !path.is_empty()).map_or_else(installed, PathBuf::from);
+        let server = Self::launch(settings).await?;
+        server.program.wait_for_line(READY, PATIENCE).await?;
+        Ok(server)
+    }
+
+    /// Starts it without waiting: servers of a cluster wait for one another.
+    async fn launch(settings: &str) -> Result<Self> {
         let (folder, port) = (tempfile::tempdir()?, free_port()?);
-        let configuration = folder.path().join("nats.conf");
         let data = folder.path().join("data");
         let common = format!("listen: 127.0.0.1:{port}\njetstream {{ store_dir: {data:?}, max_file_store: 20GB }}\n");
-        std::fs::write(&configuration, common + settings)?;
-        let program = Program::at(binary).arg("-c").arg(&configuration).start()?;
-        program.wait_for_line("Server is ready", PATIENCE).await?;
-        Ok(Self { _program: program, folder, url: format!("nats://127.0.0.1:{port}") })
+        std::fs::write(folder.path().join(CONFIGURATION), common + settings)?;
+        let program = Self::program(&folder)?;
+        Ok(Self { program, folder, url: format!("nats://127.0.0.1:{port}") })
+    }
+
+    fn program(folder: &TempDir) -> Result<Program> {
+        let installed = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../.testdeps/bin/nats-server");
+        let configured = std::env::var_os("CM_NATS_SERVER").filter(|path| !path.is_empty());
+        let binary = configured.map_or_else(installed, PathBuf::from);
+        Program::at(binary).arg("-c").arg(folder.path().join(CONFIGURATION)).start()
+    }
+
+    async fn kill9(&mut self) -> Result<()> {
+        self.program.kill9().await
+    }
+
+    async fn restart(&mut self) -> Result<()> {
+        self.program = Self::program(&self.folder)?;
+        self.program.wait_for_line(READY, PATIENCE).await?;
+        Ok(())
+    }
+}
+
+const CONFIGURATION: &str = "nats.conf";
+const READY: &str = "Server is ready";
+
+/// Three servers that keep each stream three times.
+struct Cluster {
+    servers: Vec<Configured>,
+    bounded: Mutex<Vec<NatsServer>>,
+}
+
+impl Cluster {
+    async fn start() -> Result<Self> {
+        let ports = [free_port()?, free_port()?, free_port()?];
+        let routes = ports.map(|port| format!("nats://127.0.0.1:{port}")).join(", ");
+        let mut servers = Vec::new();
+        for port in ports {
+            let cluster = format!("cluster {{ name: test, listen: 127.0.0.1:{port}, routes: [{routes}] }}");
+            servers.push(Configured::launch(&format!("server_name: server-{port}\n{cluster}\n")).await?);
+        }
+        for server in &servers {
+            server.program.wait_for_line(READY, PATIENCE).await?;
+        }
+        Ok(Self { servers, bounded: Mutex::default() })
+    }
+}
+
+#[async_trait]
+impl Factory for Cluster {
+    async fn bus(&self) -> Checked<SharedBus> {
+        let urls: Vec<&str> = self.servers.iter().map(|server| server.url.as_str()).collect();
+        ready(NatsOptions { replicas: 3, ..NatsOptions::new(&urls.join(",")) }).await
+    }
+
+    async fn bounded(&self, max_bytes: usize) -> Checked<SharedBus> {
+        bounded(max_bytes, &self.bounded).await
     }
 }
 
@@ -124,90 +185,133 @@ async fn it_conforms() -> Result<()> {
     conformance::run(&servers).await.map_err(|failures| anyhow!("\n{failures}"))
 }
 
-/// Publishes with some in flight, consumes and reads, while the broker is killed again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_conforms_on_a_cluster() -> Result<()> {
+    let cluster = Cluster::start().await?;
+    conformance::run(&cluster).await.map_err(|failures| anyhow!("\n{failures}"))
+}
+
+/// Publishes with some in flight, consumes and reads at the same time.
+struct Traffic {
+    bus: SharedBus,
+    names: Arc<Names>,
+    publishing: JoinHandle<Result<Vec<u64>>>,
+    consuming: JoinHandle<Result<Box<dyn Puller>>>,
+    reading: JoinHandle<Result<Vec<u64>>>,
+}
+
+impl Traffic {
+    const MESSAGES: u32 = 4000;
+
+    /// Begins, with eight messages under way, each `pace` after the one before it.
+    async fn start(bus: SharedBus, pace: Duration) -> Result<Self> {
+        let names = Arc::new(Names::new()?);
+        bus.create_consumer(&names.evaluator()).await?;
+        let publishing = tokio::spawn(Self::publish(bus.clone(), names.clone(), pace));
+        let consuming = tokio::spawn(Self::consume(bus.clone(), names.clone()));
+        let reading = tokio::spawn(Self::read(bus.clone(), names.clone()));
+        Ok(Self { bus, names, publishing, consuming, reading })
+    }
+
+    async fn publish(bus: SharedBus, names: Arc<Names>, pace: Duration) -> Result<Vec<u64>> {
+        let receipts: Vec<_> = futures::stream::iter(0..Self::MESSAGES)
+            .map(|number| {
+                let (bus, message) = (bus.clone(), names.message(number));
+                async move {
+                    sleep(pace).await;
+                    bus.publish(message).await
+                }
+            })
+            .buffer_unordered(8)
+            .collect()
+            .await;
+        receipts.into_iter().map(|receipt| Ok(receipt?.seq)).collect()
+    }
+
+    async fn consume(bus: SharedBus, names: Arc<Names>) -> Result<Box<dyn Puller>> {
+        let mut puller = bus.pull(&names.evaluator().id, PullLimits { messages: 64, bytes: 1 << 20 }).await?;
+        let mut seen = BTreeSet::new();
+        while seen.len() < usize::try_from(Self::MESSAGES)? {
+            let delivery = puller.next().await?;
+            seen.insert(number(&delivery.message.payload)?);
+            delivery.ack().await?;
+        }
+        Ok(puller)
+    }
+
+    async fn read(bus: SharedBus, names: Arc<Names>) -> Result<Vec<u64>> {
+        let spec = ReaderSpec::exclusive(&names.audit, &names.version, Role::Store, &names.plugin);
+        let mut reader = bus.read(&spec).await?;
+        let mut sequences = Vec::new();
+        let mut seen = BTreeSet::new();
+        while seen.len() < usize::try_from(Self::MESSAGES)? {
+            let message = reader.next().await?;
+            sequences.push(message.seq);
+            ensure!(seen.insert(number(&message.payload)?), "{} was read twice", message.seq);
+        }
+        ensure!(sequences.is_sorted_by(|one, other| one < other), "read out of order");
+        Ok(sequences)
+    }
+
+    /// A kill after the last message would test nothing.
+    fn ensure_under_way(&self) -> Result<()> {
+        ensure!(!self.publishing.is_finished(), "the broker is killed too late to matter");
+        Ok(())
+    }
+
+    /// Waits for the end, and checks that everything was stored, consumed and read once.
+    async fn check(self) -> Result<()> {
+        let mut stored = timeout(PATIENCE, self.publishing).await.context("publishing")???;
+        let read = timeout(PATIENCE, self.reading).await.context("reading")???;
+        let mut puller = timeout(PATIENCE, self.consuming).await.context("consuming")???;
+        stored.sort_unstable();
+        assert_eq!(stored, read, "what was published and what was read differ");
+        let ConsumerSpec { id, filter, .. } = self.names.evaluator();
+        assert_eq!(self.bus.count(Stream::Records, &filter).await?, u64::from(Self::MESSAGES));
+
+        // Acknowledgements that the killed broker has not heard are asked for again; then the floor is at the end.
+        let last = self.bus.last_seq(Stream::Records, &filter).await?;
+        let drained = async {
+            while self.bus.consumer_state(&id).await?.ack_floor < last {
+                if let Ok(again) = timeout(Duration::from_millis(100), puller.next()).await {
+                    again?.ack().await?;
+                }
+            }
+            anyhow::Ok(())
+        };
+        timeout(PATIENCE, drained).await.context("the ack floor")?
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_doubled_or_reordered_when_the_broker_is_killed() -> Result<()> {
-    const MESSAGES: u32 = 4000;
     let mut server = NatsServer::start().await?;
-    let names = Arc::new(Names::new()?);
-    let bus = connect(&server).await?;
-    bus.create_consumer(&names.evaluator()).await?;
-
-    let publishing = tokio::spawn({
-        let (bus, names) = (bus.clone(), names.clone());
-        async move {
-            let receipts: Vec<_> = futures::stream::iter(0..MESSAGES)
-                .map(|number| {
-                    let (bus, message) = (bus.clone(), names.message(number));
-                    async move {
-                        sleep(Duration::from_millis(8)).await;
-                        bus.publish(message).await
-                    }
-                })
-                .buffer_unordered(8)
-                .collect()
-                .await;
-            receipts.into_iter().map(|receipt| Ok(receipt?.seq)).collect::<Result<Vec<u64>>>()
-        }
-    });
-    let consuming = tokio::spawn({
-        let (bus, id) = (bus.clone(), names.evaluator().id);
-        async move {
-            let mut puller = bus.pull(&id, PullLimits { messages: 64, bytes: 1 << 20 }).await?;
-            let mut seen = BTreeSet::new();
-            while seen.len() < usize::try_from(MESSAGES)? {
-                let delivery = puller.next().await?;
-                seen.insert(number(&delivery.message.payload)?);
-                delivery.ack().await?;
-            }
-            anyhow::Ok(puller)
-        }
-    });
-    let reading = tokio::spawn({
-        let (bus, names) = (bus.clone(), names.clone());
-        async move {
-            let spec = ReaderSpec::exclusive(&names.audit, &names.version, Role::Store, &names.plugin);
-            let mut reader = bus.read(&spec).await?;
-            let mut sequences = Vec::new();
-            let mut seen = BTreeSet::new();
-            while seen.len() < usize::try_from(MESSAGES)? {
-                let message = reader.next().await?;
-                sequences.push(message.seq);
-                ensure!(seen.insert(number(&message.payload)?), "{} was read twice", message.seq);
-            }
-            ensure!(sequences.is_sorted_by(|one, other| one < other), "read out of order");
-            anyhow::Ok(sequences)
-        }
-    });
-
+    let traffic = Traffic::start(connect(&server).await?, Duration::from_millis(8)).await?;
     for _ in 0..3 {
         sleep(Duration::from_millis(700)).await;
+        traffic.ensure_under_way()?;
         server.kill9().await?;
         sleep(Duration::from_millis(200)).await;
         server.restart().await?;
     }
-    ensure!(!publishing.is_finished(), "the broker was killed too late to matter");
+    traffic.check().await
+}
 
-    let mut stored = timeout(PATIENCE, publishing).await.context("publishing")???;
-    let read = timeout(PATIENCE, reading).await.context("reading")???;
-    let mut puller = timeout(PATIENCE, consuming).await.context("consuming")???;
-    stored.sort_unstable();
-    assert_eq!(stored, read, "what was published and what was read differ");
-    let filter = names.evaluator().filter;
-    assert_eq!(bus.count(Stream::Records, &filter).await?, u64::from(MESSAGES));
-
-    // Acknowledgements that the killed broker has not heard are asked for again; then the floor is at the end.
-    let last = bus.last_seq(Stream::Records, &filter).await?;
-    let drained = async {
-        while bus.consumer_state(&names.evaluator().id).await?.ack_floor < last {
-            if let Ok(again) = timeout(Duration::from_millis(100), puller.next()).await {
-                again?.ack().await?;
-            }
-        }
-        anyhow::Ok(())
-    };
-    timeout(PATIENCE, drained).await.context("the ack floor")??;
-    Ok(())
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_doubled_or_reordered_when_servers_of_a_cluster_are_killed() -> Result<()> {
+    let mut cluster = Cluster::start().await?;
+    let bus = cluster.bus().await.map_err(|error| anyhow!(error))?;
+    let traffic = Traffic::start(bus, Duration::from_millis(40)).await?;
+    // Every server once: so each leader of a stream or consumer, and each that the bus is connected to, is hit.
+    for place in 0..3 {
+        sleep(Duration::from_secs(1)).await;
+        traffic.ensure_under_way()?;
+        cluster.servers[place].kill9().await?;
+        sleep(Duration::from_secs(1)).await;
+        cluster.servers[place].restart().await?;
+        sleep(Duration::from_secs(3)).await;
+    }
+    traffic.check().await
 }
 
 /// A change that was stored although its acknowledgement was lost is the writer's own, not a conflict.
