@@ -115,11 +115,13 @@ impl IdMaker {
     }
 }
 
-/// The ids that a reader has seen. About 18 bytes an id: ids are spread evenly by their making, so many short sorted
-/// lists hold them tighter than a hash table would.
+/// The ids that a reader has seen. About 14 bytes an id: ids are spread evenly by their making, so many short sorted
+/// lists hold them tighter than a hash table would, and 108 of their bits tell them apart (ten million ids collide
+/// with a probability of 10^-19).
 #[derive(Debug)]
 pub struct IdSet {
-    shards: Vec<Vec<u128>>,
+    /// By the first 12 bits; the next 96 stand in the list.
+    shards: Vec<Vec<[u32; 3]>>,
     len: u64,
 }
 
@@ -135,15 +137,17 @@ impl IdSet {
     /// Adds an id; false when it was there.
     pub fn insert(&mut self, id: Id) -> bool {
         let bits = id.bits();
+        let word = |lowest: u32| (bits >> lowest & u128::from(u32::MAX)) as u32;
+        let rest = [word(128 - SHARD_BITS - 32), word(128 - SHARD_BITS - 64), word(128 - SHARD_BITS - 96)];
         let Some(shard) = usize::try_from(bits >> (128 - SHARD_BITS)).ok().and_then(|at| self.shards.get_mut(at))
         else {
             return true; // cannot be: the top bits are below the number of shards
         };
-        let Err(place) = shard.binary_search(&bits) else { return false };
+        let Err(place) = shard.binary_search(&rest) else { return false };
         if shard.len() == shard.capacity() {
-            shard.reserve_exact(shard.len() / 8 + 4);
+            shard.reserve_exact(shard.len() / 16 + 4);
         }
-        shard.insert(place, bits);
+        shard.insert(place, rest);
         self.len += 1;
         true
     }

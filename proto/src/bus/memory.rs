@@ -39,7 +39,7 @@ pub struct MemoryOptions {
 impl Default for MemoryOptions {
     fn default() -> Self {
         Self {
-            stream_bytes: 4 * 1024 * 1024,
+            stream_bytes: 2 * 1024 * 1024,
             unit_bytes: 256 * 1024 * 1024,
             max_message: 64 * 1024 * 1024,
             patience: Duration::from_secs(600),
@@ -48,7 +48,7 @@ impl Default for MemoryOptions {
 }
 
 /// How many message ids a stream remembers.
-const REMEMBERED_IDS: usize = 32 * 1024;
+const REMEMBERED_IDS: usize = 16 * 1024;
 
 /// The in-process bus.
 pub struct MemoryBus {
