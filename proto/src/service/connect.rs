@@ -69,6 +69,8 @@ fn of_section(
         _ => NatsCredentials::None,
     };
     options.tls_ca = section.ca_file.as_ref().map(|file| environment.path(file));
+    let identity = section.cert_file.as_ref().zip(section.key_file.as_ref());
+    options.tls_identity = identity.map(|(certificate, key)| (environment.path(certificate), environment.path(key)));
     if let Some(replicas) = section.replicas {
         options.replicas = usize::from(replicas);
     }

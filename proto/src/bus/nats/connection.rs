@@ -243,8 +243,12 @@ async fn prepare(options: &NatsOptions) -> Result<ConnectOptions, BusError> {
         NatsCredentials::Password { user, password } => connect.user_and_password(user.clone(), password.clone()),
         NatsCredentials::Token(token) => connect.token(token.clone()),
     };
-    Ok(match &options.tls_ca {
+    let connect = match &options.tls_ca {
         Some(path) => connect.add_root_certificates(path.clone()).require_tls(true),
+        None => connect,
+    };
+    Ok(match &options.tls_identity {
+        Some((certificate, key)) => connect.add_client_certificate(certificate.clone(), key.clone()).require_tls(true),
         None => connect,
     })
 }

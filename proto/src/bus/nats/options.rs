@@ -78,6 +78,8 @@ pub struct NatsOptions {
     pub credentials: NatsCredentials,
     /// A file with the certificates (PEM) that servers' certificates must be signed by, instead of the system's.
     pub tls_ca: Option<PathBuf>,
+    /// The files (PEM) of the certificate that this client shows and of its key.
+    pub tls_identity: Option<(PathBuf, PathBuf)>,
     /// What connections are called at the broker.
     pub name: String,
     /// On how many servers of a cluster each stream is kept.
@@ -94,6 +96,7 @@ impl NatsOptions {
             servers: servers.split(',').map(|server| server.trim().to_owned()).collect(),
             credentials: NatsCredentials::None,
             tls_ca: None,
+            tls_identity: None,
             name: "cloudmarker".into(),
             replicas: 1,
             limits: StreamLimits::default(),
@@ -112,6 +115,7 @@ impl fmt::Debug for NatsOptions {
             .field("servers", &self.display_servers())
             .field("credentials", &self.credentials)
             .field("tls_ca", &self.tls_ca)
+            .field("tls_identity", &self.tls_identity)
             .field("name", &self.name)
             .field("replicas", &self.replicas)
             .field("limits", &self.limits)
