@@ -125,6 +125,9 @@ impl Leader {
         version: &Version,
         progress: Arc<Progress>,
     ) -> Result<Self, RunError> {
+        if !bus.is_ready().await? || bus.kv_get(Bucket::Runs, version.as_str()).await?.is_none() {
+            return Err(RunError::NoSuchRun(version.clone()));
+        }
         let began = tokio::time::Instant::now();
         let lease = loop {
             if let Some(lease) = Lease::try_acquire(&bus, &lease_key(version), &leader_name()).await? {

@@ -132,7 +132,12 @@ async fn lane(worker: Worker, rules: Arc<Rules>, mut open: OpenAudit) {
             () = worker.shutdown.cancelled() => return,
             () = ended_of(ended) => return,
             error = work(&worker, &rules, &id, &mut pause) => {
-                tracing::warn!(audit = %rules.plan.audit, %error, "frames come again");
+                // The consumer of a version that ends goes a moment before the news of its end comes.
+                if error.kind() == BusErrorKind::NotFound && pause < Duration::from_secs(1) {
+                    tracing::debug!(audit = %rules.plan.audit, %error, "no frames to pull");
+                } else {
+                    tracing::warn!(audit = %rules.plan.audit, %error, "frames come again");
+                }
             }
         }
         tokio::select! {

@@ -375,6 +375,22 @@ async fn what_was_written_aside_is_gone_at_the_end() {
 }
 
 #[tokio::test]
+async fn what_a_killed_worker_left_is_removed_and_what_is_being_written_is_not() {
+    let (audit, folder) = (Audit::new(), TempFolder::new());
+    let writing = audit.store(V1, &folder.0);
+    let left = folder.path(&format!(".audit_cloud.{V1}.99999-0.tmp"));
+    let other = folder.path(&format!(".audit_cloud.x.{V1}.99999-0.tmp"));
+    for path in [&left, &other] {
+        std::fs::write(path, "[\n{}").unwrap();
+    }
+    let before = folder.names().len();
+    drop(audit.store(V2, &folder.0));
+    assert!(!left.exists() && other.exists());
+    assert_eq!(folder.names().len(), before - 1);
+    drop(writing);
+}
+
+#[tokio::test]
 async fn names_do_not_lead_out_of_the_folder() {
     let folder = TempFolder::new();
     let inner = folder.path("in/ner");

@@ -75,6 +75,9 @@ pub(super) fn main(args: &RunArgs) -> ExitCode {
         Ok(nats) => nats,
         Err(reason) => return usage(&reason),
     };
+    if nats.is_none() && args.resume.is_some() {
+        return usage("there is nothing to resume without a broker: name it with --nats URL");
+    }
     let planner = match Planner::new(&config) {
         Ok(planner) => planner,
         Err(reasons) => {
@@ -123,9 +126,6 @@ fn begin_logging(args: &RunArgs, config: &Config, environment: &Environment) {
 }
 
 async fn in_this_process(args: &RunArgs, planner: &Planner) -> ExitCode {
-    if args.resume.is_some() {
-        return usage("there is nothing to resume without a broker: name it with --nats URL");
-    }
     let stop = match shutdown::on_signals("stopping: what was read is finished") {
         Ok(stop) => stop,
         Err(error) => return failure(&format!("cannot receive signals: {error}")),
@@ -186,6 +186,7 @@ async fn lead(leader: Result<Leader, RunError>, stop: CancellationToken) -> Exit
             let version = leader.version().clone();
             (version, leader.lead(stop).await)
         }
+        Err(error @ RunError::NoSuchRun(_)) => return usage(&error.to_string()),
         Err(error) => return failure(&error.to_string()),
     };
     match led {

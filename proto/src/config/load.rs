@@ -58,8 +58,14 @@ pub fn load(files: Option<&[PathBuf]>, environment: &Environment) -> Loaded {
         }
         None => {
             let without_home = |file: &&&str| environment.home().is_some() || !file.starts_with('~');
+            let mut read = Vec::new();
             for file in DEFAULT_FILES.iter().filter(without_home) {
-                loaded.add_file(Path::new(file), environment, Absent::Fine);
+                // In the home directory, two of them are one.
+                let path = environment.path(file);
+                if !read.contains(&path) {
+                    loaded.add_file(Path::new(file), environment, Absent::Fine);
+                    read.push(path);
+                }
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Logs: to standard error, and to a file where one is named. Standard output is for results.
 
 use std::fs::{File, OpenOptions};
+use std::io::IsTerminal;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -27,7 +28,8 @@ pub fn begin(logging: &Logging) -> Option<String> {
         Ok(filter) => filter,
         Err(_) => filter(logging.console),
     };
-    let console = fmt::layer().with_writer(std::io::stderr).with_target(false).with_filter(console);
+    let colours = std::io::stderr().is_terminal();
+    let console = fmt::layer().with_writer(std::io::stderr).with_ansi(colours).with_target(false).with_filter(console);
     let (file, warning) = match &logging.file {
         None => (None, None),
         Some((path, level)) => match open(path) {

@@ -52,6 +52,7 @@ impl Folder {
     pub fn create_temporary(&self, stem: &str, version: &Version) -> Result<(PathBuf, File), String> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         self.must_be_ours(&self.named(stem), "file")?;
+        self.remove_abandoned(stem);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = self.path.join(format!(".{stem}.{version}.{}-{count}.tmp", std::process::id()));
         let file = OpenOptions::new()
@@ -60,7 +61,29 @@ impl Folder {
             .mode(0o644)
             .open(&path)
             .map_err(|error| self.cannot("create", &path, &error))?;
+        // Locked for as long as somebody writes it: see `remove_abandoned`.
+        file.lock().map_err(|error| self.cannot("lock", &path, &error))?;
         Ok((path, file))
+    }
+
+    /// Removes what a worker that was killed has left: files that nobody writes any more. On a large estate each
+    /// would be gigabytes.
+    fn remove_abandoned(&self, stem: &str) {
+        let prefix = format!(".{stem}.");
+        let Ok(entries) = std::fs::read_dir(&self.path) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            // `.<stem>.<version>.<process>-<count>.tmp`; a longer stem that begins like ours has no version there.
+            let Some(rest) = name.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(".tmp")) else { continue };
+            if Version::new(rest.split('.').next().unwrap_or_default()).is_err() {
+                continue;
+            }
+            let is_abandoned = File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok());
+            if is_abandoned && let Err(error) = std::fs::remove_file(entry.path()) {
+                tracing::debug!(%error, file = %entry.path().display(), "cannot remove an abandoned file");
+            }
+        }
     }
 
     /// Gives a written file its name, unless a newer version has it: then the file stands beside it. Under the lock.
