@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use proto::bus::{BusError, Receipt, SharedBus};
-use proto::frame::FrameBuilder;
+use proto::frame::{self, FrameBuilder};
 use proto::identity::IdMaker;
 use proto::plan::PluginSpec;
 use proto::record::{self, Identity, Origin};
@@ -48,6 +48,8 @@ pub struct Emitter {
     unit: Unit,
     maker: Arc<Maker>,
     builder: FrameBuilder,
+    /// The record that is being written; kept for its space.
+    line: Vec<u8>,
     in_flight: FuturesUnordered<BoxFuture<'static, Result<Receipt, BusError>>>,
     emitted: Emitted,
 }
@@ -78,6 +80,7 @@ impl Emitter {
             unit: unit.clone(),
             maker: Arc::new(maker),
             builder: FrameBuilder::default(),
+            line: Vec::new(),
             in_flight: FuturesUnordered::new(),
             emitted: Emitted::default(),
         }
@@ -90,25 +93,29 @@ impl Emitter {
     pub async fn emit<E: Serialize, C: Serialize>(&mut self, draft: Draft<'_, E, C>) -> Result<(), WorkError> {
         let id = self.maker.ids.id(&[draft.record_type, draft.key]);
         let identity = Identity { id, key: draft.key };
-        let mut line = None;
-        self.builder
-            .push(|body| {
-                let start = body.len();
-                record::write_record(body, identity, draft.raw, draft.ext, draft.com, &self.maker.origin)?;
-                if body.len() - start > self.bus.max_message().saturating_sub(HEADROOM) {
-                    line = Some(body.split_off(start));
-                }
-                Ok::<(), record::WriteError>(())
-            })
-            .map_err(|error| WorkError::NotRead {
+        let mut line = std::mem::take(&mut self.line);
+        line.clear();
+        record::write_record(&mut line, identity, draft.raw, draft.ext, draft.com, &self.maker.origin).map_err(
+            |error| WorkError::NotRead {
                 state: proto::coverage::State::Failed,
                 reason: format!("{} {}: {error}", draft.record_type, draft.key),
-            })?;
-        if let Some(line) = line {
-            self.builder.unpush();
-            return self.bury(draft.key, &line).await;
+            },
+        )?;
+        let sent = self.send(draft.key, &line).await;
+        self.line = line;
+        sent
+    }
+
+    async fn send(&mut self, key: &str, line: &[u8]) -> Result<(), WorkError> {
+        if self.builder.is_due_before(line.len()) {
+            self.flush().await?;
         }
-        if self.builder.is_due() { self.flush().await } else { Ok(()) }
+        let room = self.bus.max_message().saturating_sub(HEADROOM);
+        if !frame::fits(line, self.bus.encoding(), room) {
+            return self.bury(key, line).await;
+        }
+        self.builder.push(line);
+        Ok(())
     }
 
     /// Sends the last frame and waits until all are stored.

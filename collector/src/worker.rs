@@ -37,17 +37,22 @@ const TRANSIENT_PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// How long pulling pauses after its first failure, and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LAST_PAUSE: Duration = Duration::from_millis(500);
+/// How long a unit waits whose records could not be published.
+const BUS_PAUSE: Duration = Duration::from_secs(5);
+/// How long a worker waits after it could not say what became of a unit.
+const FAILED_PAUSE: Duration = Duration::from_secs(1);
 /// How long a stopping worker lets units finish.
 const DRAIN: Duration = Duration::from_secs(20);
 
 /// Serves pools until the worker is to stop.
 pub async fn run(worker: Worker, pools: Vec<Key>) {
     let (versions, _opened) = Versions::follow(Arc::clone(&worker.bus), worker.stage, worker.shutdown.clone());
-    let permits = Arc::new(Semaphore::new(worker.concurrency.max(1)));
+    let concurrency = worker.concurrency.max(1);
     let collector = Arc::new(Collector { worker, versions, clouds: Mutex::default() });
     let mut serving = JoinSet::new();
     for pool in pools {
-        serving.spawn(serve_pool(Arc::clone(&collector), pool, Arc::clone(&permits)));
+        // Each pool has its own: one that nobody uses must not hold what another needs.
+        serving.spawn(serve_pool(Arc::clone(&collector), pool, Arc::new(Semaphore::new(concurrency))));
     }
     while serving.join_next().await.is_some() {}
 }
@@ -91,10 +96,9 @@ struct Collector {
 
 /// What becomes of a unit that was not done.
 enum Fate {
-    Replace { wait: Duration },
+    Replace { successor: Box<Unit> },
     Restart { first: Box<Unit> },
     End(Coverage),
-    GiveBack(BusError),
 }
 
 impl Collector {
@@ -134,12 +138,21 @@ impl Collector {
         };
         if let Err(error) = result {
             tracing::warn!(%error, "a unit comes again");
+            // It may be this worker that takes it again: not at once.
+            tokio::time::sleep(FAILED_PAUSE).await;
         }
     }
 
     /// Does one unit. An error means that it comes again.
     async fn serve(&self, delivery: Delivery, unit: Unit) -> Result<(), BusError> {
-        let Some(open) = self.versions.get(&unit.audit, &unit.version).await? else {
+        let open = match self.versions.get(&unit.audit, &unit.version).await {
+            Err(error) if error.kind() == BusErrorKind::Corrupt => {
+                let reason = format!("this collector cannot read the plan: {error}");
+                return self.settle(delivery, &unit, Fate::End(not_read(&unit, State::Failed, &reason))).await;
+            }
+            open => open?,
+        };
+        let Some(open) = open else {
             tracing::debug!("the version is not open: the unit is dropped");
             return delivery.ack().await;
         };
@@ -156,7 +169,8 @@ impl Collector {
             return self.give_up(delivery, &unit).await;
         }
         if let Some(wait) = self.pause(&unit).await? {
-            return self.settle(delivery, &unit, self.patient(&unit, wait, State::Throttled, THROTTLE_PATIENCE)).await;
+            let fate = throttled(&unit, wait, "another unit of the scope was throttled");
+            return self.settle(delivery, &unit, fate).await;
         }
         self.work(delivery, &unit, &open).await
     }
@@ -207,15 +221,11 @@ impl Collector {
             WorkError::Throttled { wait, reason } => {
                 tracing::info!(reason, ?wait, "throttled");
                 self.remember_pause(unit, wait).await;
-                self.patient(unit, wait, State::Throttled, THROTTLE_PATIENCE)
+                throttled(unit, wait, &reason)
             }
             WorkError::Transient { reason } => {
                 tracing::info!(reason, attempt = unit.attempt, "tried again later");
-                let wait = back_off(unit);
-                match self.patient(unit, wait, State::Failed, TRANSIENT_PATIENCE) {
-                    Fate::End(_) => Fate::End(not_read(unit, State::Failed, &reason)),
-                    fate => fate,
-                }
+                failing(unit, back_off(unit), &reason)
             }
             WorkError::PageRefused { mut first, reason } => {
                 first.restart = unit.restart + 1;
@@ -226,24 +236,18 @@ impl Collector {
                 Fate::Restart { first }
             }
             WorkError::NotRead { state, reason } => Fate::End(not_read(unit, state, &reason)),
-            WorkError::Bus(error) => Fate::GiveBack(error),
+            WorkError::Bus(error) if error.is_transient() => failing(unit, BUS_PAUSE, &error.to_string()),
+            WorkError::Bus(error) => {
+                let reason = format!("its records cannot be published: {error}");
+                Fate::End(not_read(unit, State::Failed, &reason))
+            }
         }
-    }
-
-    fn patient(&self, unit: &Unit, wait: Duration, state: State, patience: Duration) -> Fate {
-        let waited = Duration::from_millis(unit.waited_ms);
-        if waited + wait > patience {
-            let reason = format!("not read after waiting for {} s in all", waited.as_secs());
-            return Fate::End(not_read(unit, state, &reason));
-        }
-        Fate::Replace { wait }
     }
 
     async fn settle(&self, delivery: Delivery, unit: &Unit, fate: Fate) -> Result<(), BusError> {
         match fate {
-            Fate::Replace { wait } => {
-                let successor = unit.successor(wait).message().map_err(BusError::json)?;
-                self.worker.bus.publish(successor).await?;
+            Fate::Replace { successor } => {
+                self.worker.bus.publish(successor.message().map_err(BusError::json)?).await?;
                 delivery.ack().await
             }
             Fate::Restart { first } => {
@@ -254,15 +258,6 @@ impl Collector {
             Fate::End(coverage) => {
                 tracing::warn!(state = coverage.state.as_str(), reason = coverage.reason, "not read");
                 let done = Done { children: Vec::new(), coverage: vec![coverage] };
-                self.end(delivery, unit, &Emitted::default(), done).await
-            }
-            Fate::GiveBack(error) if error.is_transient() => {
-                delivery.give_back(Duration::from_secs(1)).await?;
-                Err(error)
-            }
-            Fate::GiveBack(error) => {
-                let reason = format!("its records cannot be published: {error}");
-                let done = Done { children: Vec::new(), coverage: vec![not_read(unit, State::Failed, &reason)] };
                 self.end(delivery, unit, &Emitted::default(), done).await
             }
         }
@@ -330,6 +325,24 @@ impl Collector {
             Err(error) => tracing::debug!(%error, "cannot tell others of the pause"),
         }
     }
+}
+
+/// A unit that waits because the cloud asked for it, while patience lasts.
+fn throttled(unit: &Unit, wait: Duration, reason: &str) -> Fate {
+    let waited = Duration::from_millis(unit.waited_ms);
+    if waited + wait > THROTTLE_PATIENCE {
+        let reason = format!("still throttled after waiting for {} s in all: {reason}", waited.as_secs());
+        return Fate::End(not_read(unit, State::Throttled, &reason));
+    }
+    Fate::Replace { successor: Box::new(unit.successor(wait)) }
+}
+
+/// A unit that is tried again after something failed in passing, while patience lasts.
+fn failing(unit: &Unit, wait: Duration, reason: &str) -> Fate {
+    if Duration::from_millis(unit.failing_ms) + wait > TRANSIENT_PATIENCE {
+        return Fate::End(not_read(unit, State::Failed, reason));
+    }
+    Fate::Replace { successor: Box::new(unit.retry(wait)) }
 }
 
 fn pause_key(unit: &Unit) -> String {

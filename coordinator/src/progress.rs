@@ -41,6 +41,12 @@ impl std::fmt::Display for Snapshot {
     }
 }
 
+/// Writes a line to standard error. Nobody may be reading it any more: that is no reason to stop a run.
+fn tell(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// Shows how far a run is.
 #[derive(Debug)]
 pub struct Progress {
@@ -71,7 +77,7 @@ impl Progress {
         match &line.bar {
             Some(bar) if now.phase == Phase::Ended => bar.finish_and_clear(),
             Some(bar) => bar.set_message(now.to_string()),
-            None if due && now.phase != Phase::Planned => eprintln!("{audit}: {now}"),
+            None if due && now.phase != Phase::Planned => tell(&format!("{audit}: {now}")),
             None => {}
         }
         if due {
@@ -87,7 +93,7 @@ impl Progress {
                 // A terminal that cannot be written to cannot be told so either.
                 let _ = bars.println(line);
             }
-            None => eprintln!("{line}"),
+            None => tell(&line),
         }
     }
 

@@ -54,6 +54,9 @@ pub enum RunError {
     /// The run's plan is gone.
     #[error("the plan of the run {0} is gone: it cannot be resumed; start another run")]
     NoPlan(Version),
+    /// What is said about the run cannot be heard any more.
+    #[error("what is said about the run {0} cannot be heard any more: was a stream of the broker removed?")]
+    Deaf(Version),
     /// Its leader asked to stop following it.
     #[error("detached from the run {0}: it goes on collecting, and ends when it is resumed")]
     Detached(Version),
@@ -205,11 +208,14 @@ impl Leader {
         stop: CancellationToken,
     ) -> Result<Vec<AuditReport>, RunError> {
         let mut reports = Vec::new();
+        let mut failed = None;
         let mut stopped = false;
         loop {
             tokio::select! {
                 led = audits.join_next() => match led {
-                    Some(Ok((place, report))) => reports.push((place, report?)),
+                    Some(Ok((place, Ok(report)))) => reports.push((place, report)),
+                    // The other audits are led to their ends all the same.
+                    Some(Ok((_, Err(error)))) => failed = failed.or(Some(error)),
                     Some(Err(error)) => {
                         let text = format!("leading an audit ended badly: {error}");
                         return Err(BusError::new(BusErrorKind::Corrupt, text).into());
@@ -227,6 +233,9 @@ impl Leader {
                     return Err(RunError::TakenOver { version: self.version.clone(), leader: "unknown".into() });
                 }
             }
+        }
+        if let Some(error) = failed {
+            return Err(error);
         }
         reports.sort_by_key(|(place, _)| *place);
         Ok(reports.into_iter().map(|(_, report)| report).collect())

@@ -10,13 +10,15 @@ use proto::run::AuditState;
 use proto::status::Results;
 use proto::subject::{Key, Role, Version};
 
+use serde::{Deserialize, Serialize};
+
 use crate::tally::Tally;
 
 /// How many scopes that are not complete are named.
 const NAMED_SCOPES: usize = 20;
 
 /// What an audit's version came to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AuditReport {
     /// The audit.
     pub audit: Key,
@@ -33,7 +35,7 @@ pub struct AuditReport {
 }
 
 /// What a cloud plugin came to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CloudReport {
     /// The plugin.
     pub plugin: Key,
@@ -46,7 +48,7 @@ pub struct CloudReport {
 }
 
 /// What an event plugin came to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct EventReport {
     /// The plugin.
     pub plugin: Key,
@@ -57,7 +59,7 @@ pub struct EventReport {
 }
 
 /// What a store or alert came to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct OutputReport {
     /// The plugin.
     pub plugin: Key,
@@ -108,7 +110,7 @@ impl AuditReport {
             outputs: outputs.collect(),
             problems: Vec::new(),
         };
-        report.problems = report.find_problems(tally, stopped);
+        report.problems = report.find_problems(state, tally, stopped);
         report
     }
 
@@ -118,7 +120,7 @@ impl AuditReport {
         self.problems.is_empty()
     }
 
-    fn find_problems(&self, tally: &Tally, stopped: bool) -> Vec<String> {
+    fn find_problems(&self, state: &AuditState, tally: &Tally, stopped: bool) -> Vec<String> {
         let mut problems = Vec::new();
         if stopped {
             problems.push("collecting was stopped by an operator".to_owned());
@@ -127,7 +129,14 @@ impl AuditReport {
             if let Some(reason) = &cloud.failed {
                 problems.push(format!("cloud {}: {reason}", cloud.plugin));
             }
+            if cloud.failed.is_none() && !tally.has_collected(&cloud.plugin) {
+                problems.push(format!("cloud {}: nothing says that collecting has ended", cloud.plugin));
+            }
             problems.extend(not_whole(cloud));
+        }
+        if self.events.iter().any(|event| event.failed.is_none()) && tally.settled() < tally.frames() {
+            let (settled, all) = (tally.settled(), tally.frames());
+            problems.push(format!("events: only {settled} of {all} frames are known to be evaluated"));
         }
         // The evaluator serves all event plugins: one reason is said once.
         let mut failed: BTreeMap<&str, Vec<String>> = BTreeMap::new();
@@ -141,10 +150,20 @@ impl AuditReport {
             if let Some(reason) = &output.failed {
                 problems.push(format!("{} {}: {reason}", output.role, output.plugin));
             }
-            let missed = tally.delivered(output.role, &output.plugin).filter(|_| output.role == Role::Store);
-            if let Some(delivered) = missed.filter(|delivered| delivered.messages < tally.frames()) {
-                let (read, all) = (delivered.messages, tally.frames());
-                problems.push(format!("store {}: only {read} of {all} frames were there to read", output.plugin));
+            let (all, what) = match output.role {
+                Role::Alert => (state.events, "events"),
+                _ => (Some(tally.frames()), "frames"),
+            };
+            match tally.delivered(output.role, &output.plugin) {
+                None if output.failed.is_none() => {
+                    problems.push(format!("{} {}: nothing says that it was delivered", output.role, output.plugin));
+                }
+                Some(delivered) if all.is_some_and(|all| delivered.messages < all) => {
+                    let (read, all) = (delivered.messages, all.unwrap_or_default());
+                    let (role, plugin) = (output.role, &output.plugin);
+                    problems.push(format!("{role} {plugin}: only {read} of {all} {what} were there to read"));
+                }
+                _ => {}
             }
         }
         for ((role, plugin), dead) in tally.dead() {

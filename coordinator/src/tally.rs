@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use proto::coverage::{Coverage, Fold};
 use proto::status::{Counts, DeadLetter, Delivered, Failed, Results, Status};
-use proto::subject::{Key, Role};
+use proto::subject::{Key, Role, Stream};
 use proto::unit::{ROOT, UnitEnd};
 
 /// The fold of an audit version's status messages and dead letters.
@@ -12,6 +12,9 @@ use proto::unit::{ROOT, UnitEnd};
 pub struct Tally {
     /// Status messages read.
     pub messages: u64,
+    /// The report of a version that has ended.
+    pub report: Option<serde_json::Value>,
+    last_heard: BTreeMap<Stream, u64>,
     clouds: BTreeMap<Key, CloudTally>,
     settled: SeqSet,
     rules: BTreeMap<Key, Results>,
@@ -53,8 +56,23 @@ impl Tally {
             Status::Failed(failed) => {
                 self.failed.insert((failed.role, failed.plugin.clone()), failed);
             }
-            Status::RunBegun { .. } | Status::RunEnded { .. } => {}
+            Status::RunEnded { report, .. } => self.report = Some(report),
+            Status::RunBegun { .. } => {}
         }
+    }
+
+    /// Notes a message that was heard.
+    pub fn heard(&mut self, stream: Option<Stream>, seq: u64) {
+        if let Some(stream) = stream {
+            let last = self.last_heard.entry(stream).or_default();
+            *last = seq.max(*last);
+        }
+    }
+
+    /// The last sequence of a stream that was heard.
+    #[must_use]
+    pub fn last_heard(&self, stream: Stream) -> u64 {
+        self.last_heard.get(&stream).copied().unwrap_or(0)
     }
 
     /// Adds a dead letter.

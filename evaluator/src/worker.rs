@@ -129,10 +129,12 @@ async fn lane(worker: Worker, rules: Arc<Rules>, mut open: OpenAudit) {
     loop {
         let ended = open.view.clone();
         tokio::select! {
-            () = worker.shutdown.cancelled() => return,
             () = ended_of(ended) => return,
             error = work(&worker, &rules, &id, &mut pause) => {
                 // The consumer of a version that ends goes a moment before the news of its end comes.
+                if worker.shutdown.is_cancelled() {
+                    return;
+                }
                 if error.kind() == BusErrorKind::NotFound && pause < Duration::from_secs(1) {
                     tracing::debug!(audit = %rules.plan.audit, %error, "no frames to pull");
                 } else {
@@ -155,12 +157,17 @@ async fn ended_of(mut view: tokio::sync::watch::Receiver<proto::service::version
 }
 
 async fn work(worker: &Worker, rules: &Rules, id: &ConsumerId, pause: &mut Duration) -> BusError {
-    let mut puller = match worker.bus.pull(id, PullLimits { messages: 64, ..PullLimits::default() }).await {
+    let mut puller = match worker.bus.pull(id, PullLimits { messages: BATCH * 2, ..PullLimits::default() }).await {
         Ok(puller) => puller,
         Err(error) => return error,
     };
     loop {
-        let batch = match take(&mut *puller).await {
+        // Frames that were taken are finished before the worker stops.
+        let taken = tokio::select! {
+            () = worker.shutdown.cancelled() => return stopped(),
+            taken = take(&mut *puller) => taken,
+        };
+        let batch = match taken {
             Ok(batch) => batch,
             Err(error) => return error,
         };
@@ -168,16 +175,18 @@ async fn work(worker: &Worker, rules: &Rules, id: &ConsumerId, pause: &mut Durat
             return error;
         }
         *pause = Duration::from_millis(100);
-        if worker.shutdown.is_cancelled() {
-            return BusError::new(BusErrorKind::Unsupported, "the worker stops");
-        }
     }
 }
 
-/// One delivery, and those that are there already.
+fn stopped() -> BusError {
+    BusError::new(BusErrorKind::Unsupported, "the worker stops")
+}
+
+/// One delivery, and those that are there already. What comes again comes alone: if it is what its worker died of, it
+/// takes no others with it.
 async fn take(puller: &mut dyn Puller) -> Result<Vec<Delivery>, BusError> {
     let mut batch = vec![puller.next().await?];
-    while batch.len() < BATCH {
+    while batch.len() < BATCH && batch.last().is_some_and(|delivery| delivery.deliveries == 1) {
         match puller.next().now_or_never() {
             Some(delivery) => batch.push(delivery?),
             None => break,
@@ -251,9 +260,16 @@ async fn evaluate(worker: &Worker, rules: &Rules, delivery: &Delivery) -> Result
         };
         for (rule, result) in rules.rules.iter().zip(&mut results) {
             for event in apply(rule, &record, result) {
+                let event = match event {
+                    Ok(event) => event,
+                    Err(reason) => {
+                        bury_of(worker, rules, delivery, &rule.key, reason, line).await?;
+                        continue;
+                    }
+                };
                 if event_bytes(&event) > worker.bus.max_message() {
-                    bury(worker, rules, delivery, "the event is larger than the bus takes".into(), &event.payload)
-                        .await?;
+                    let reason = "the event is larger than the bus takes in a message".to_owned();
+                    bury_of(worker, rules, delivery, &rule.key, reason, &event.payload).await?;
                     continue;
                 }
                 publishing.push(worker.bus.publish(event));
@@ -274,8 +290,8 @@ fn event_bytes(event: &Outgoing) -> usize {
     event.payload.len() + 1024
 }
 
-/// Runs one rule over one record.
-fn apply(rule: &Rule, record: &Record<'_>, result: &mut Results) -> Vec<Outgoing> {
+/// Runs one rule over one record: the events, or why one cannot be written.
+fn apply(rule: &Rule, record: &Record<'_>, result: &mut Results) -> Vec<Result<Outgoing, String>> {
     let mut drafts = Vec::new();
     let outcome = match &record.trouble {
         Some(reason) => Outcome::Unknown(reason.clone()),
@@ -295,12 +311,9 @@ fn apply(rule: &Rule, record: &Record<'_>, result: &mut Results) -> Vec<Outgoing
         match rule.maker.message(record, draft) {
             Ok(event) => {
                 result.events += 1;
-                events.push(event);
+                events.push(Ok(event));
             }
-            Err(error) => {
-                tracing::warn!(plugin = %rule.key, %error, "an event cannot be written");
-                result.unknown += 1;
-            }
+            Err(error) => events.push(Err(format!("its event cannot be written: {error}"))),
         }
     }
     events
@@ -313,10 +326,21 @@ async fn bury(
     reason: String,
     body: &[u8],
 ) -> Result<(), BusError> {
+    let Some((_, _, origin)) = subject::parse(&delivery.message.subject) else { return Ok(()) };
+    bury_of(worker, rules, delivery, &origin, reason, body).await
+}
+
+async fn bury_of(
+    worker: &Worker,
+    rules: &Rules,
+    delivery: &Delivery,
+    plugin: &Key,
+    reason: String,
+    body: &[u8],
+) -> Result<(), BusError> {
     let message = &delivery.message;
     let letter = DeadLetter::new(&message.subject, Some(message.seq), reason, delivery.deliveries, body);
-    let Some((_, _, plugin)) = subject::parse(&message.subject) else { return Ok(()) };
-    status::bury(&*worker.bus, &rules.plan.audit, &rules.plan.version, Role::Event, &plugin, &letter).await
+    status::bury(&*worker.bus, &rules.plan.audit, &rules.plan.version, Role::Event, plugin, &letter).await
 }
 
 #[cfg(test)]

@@ -4,10 +4,12 @@
 //! it dies, another starts over. Delivered is what is said to be delivered: a crash before that means delivery again,
 //! so a delivery must be such that a second one does no harm.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::FutureExt;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -78,14 +80,14 @@ pub struct Job {
     pub view: watch::Receiver<AuditView>,
     /// Cancelled when the worker is to stop.
     pub shutdown: CancellationToken,
+    /// How far the try came that is under way: a sequence, or all the way.
+    reached: u64,
 }
 
 /// How long a failing plugin is tried again.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How long a try must have gone well for its failure to be another trouble than the one before.
-const WORKED: Duration = Duration::from_secs(30);
-/// How long the plugin waits after its first failure.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// How often it is looked whether what is to be read is still there.
+const GAP_EVERY: Duration = Duration::from_secs(10);
 /// How often the lease is tried when another worker holds it.
 const LEASE_EVERY: Duration = Duration::from_millis(500);
 
@@ -105,12 +107,15 @@ pub async fn serve(mut job: Job, make: impl Fn() -> Result<Box<dyn Exclusive>, S
         Ok(plugin) => Some(plugin),
         Err(reason) => return job.cannot(reason).await,
     };
-    let mut failing: Option<Instant> = None;
-    let mut pause = FIRST_PAUSE;
+    let mut failing = Failing::default();
     while let Some(mut lease) = job.acquire().await {
-        let began = Instant::now();
+        job.reached = 0;
         let attempt = match first.take().map_or_else(&make, Ok) {
-            Ok(plugin) => job.attempt(plugin, &mut lease).await,
+            Ok(plugin) => AssertUnwindSafe(job.attempt(plugin, &mut lease)).catch_unwind().await.unwrap_or_else(|_| {
+                Ended::Failed(ExclusiveError::Permanent(
+                    "the plugin panicked: this is a defect; its log says where".into(),
+                ))
+            }),
             Err(reason) => Ended::Failed(ExclusiveError::Transient(reason)),
         };
         match attempt {
@@ -119,10 +124,7 @@ pub async fn serve(mut job: Job, make: impl Fn() -> Result<Box<dyn Exclusive>, S
             Ended::Shutdown | Ended::NotWanted => return lease.release().await,
             Ended::LeaseLost => {}
             Ended::Failed(error) => {
-                if began.elapsed() > WORKED {
-                    (failing, pause) = (None, FIRST_PAUSE);
-                }
-                let since = *failing.get_or_insert_with(Instant::now);
+                let since = failing.since(job.reached);
                 let last = matches!(error, ExclusiveError::Permanent(_))
                     || !job.bus.can_replay()
                     || since.elapsed() > PATIENCE;
@@ -132,10 +134,34 @@ pub async fn serve(mut job: Job, make: impl Fn() -> Result<Box<dyn Exclusive>, S
                     return job.wait_for_end(lease).await;
                 }
                 lease.release().await;
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(10));
+                tokio::time::sleep(failing.pause()).await;
             }
         }
+    }
+}
+
+/// A plugin that fails again and again: since when, and how far it came. One that comes further each time is not stuck.
+#[derive(Default)]
+struct Failing {
+    since: Option<(Instant, u64)>,
+    tries: u32,
+}
+
+impl Failing {
+    fn since(&mut self, reached: u64) -> Instant {
+        self.tries += 1;
+        match self.since {
+            Some((since, furthest)) if reached <= furthest => since,
+            _ => {
+                let now = Instant::now();
+                (self.since, self.tries) = (Some((now, reached)), 1);
+                now
+            }
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        Duration::from_millis(100 << self.tries.min(6))
     }
 }
 
@@ -200,6 +226,7 @@ impl Job {
                 return Ended::NotWanted;
             }
             if let Some(end) = self.end().filter(|end| through >= *end) {
+                self.reached = u64::MAX;
                 return self.deliver(plugin, lease, end, messages).await;
             }
             tokio::select! {
@@ -209,19 +236,27 @@ impl Job {
                             return Ended::Failed(error);
                         }
                         through = message.seq;
+                        self.reached = through;
                         messages += 1;
                     }
                     Err(error) => return Ended::Failed(ExclusiveError::Transient(error.to_string())),
                 },
                 changed = self.view.changed() => if changed.is_err() { return Ended::NotWanted },
-                () = lease.lost() => return Ended::LeaseLost,
+                // In one process nobody else can take the lease, and nothing can be read again.
+                () = lease.lost(), if self.bus.can_replay() => return Ended::LeaseLost,
+                () = tokio::time::sleep(GAP_EVERY), if self.end().is_some() && self.bus.can_replay() => {
+                    if let Some(gap) = self.gap(through).await {
+                        return Ended::Failed(gap);
+                    }
+                }
                 () = shutdown.cancelled() => return Ended::Shutdown,
             }
         }
     }
 
     async fn deliver(&self, mut plugin: Box<dyn Exclusive>, lease: &Lease, end: u64, messages: u64) -> Ended {
-        let revision = match lease.check().await {
+        let checked = if self.bus.can_replay() { lease.check().await } else { Ok(0) };
+        let revision = match checked {
             Ok(revision) => revision,
             Err(error) if error.is_transient() => {
                 return Ended::Failed(ExclusiveError::Transient(error.to_string()));
@@ -245,6 +280,20 @@ impl Job {
             Ok(()) => Ended::Delivered,
             Err(error) => Ended::Failed(ExclusiveError::Transient(error.to_string())),
         }
+    }
+
+    /// What is to be read may be gone: then nobody will come to its end.
+    async fn gap(&self, through: u64) -> Option<ExclusiveError> {
+        let end = self.end()?;
+        let reader = self.reader();
+        let last = self.bus.last_seq(reader.stream, &reader.filter).await.ok()?;
+        (last < end && last <= through).then(|| {
+            ExclusiveError::Permanent(format!(
+                "messages are gone: the version ends at {end}, and {} holds none behind {last}; give the stream more \
+                 room and run again",
+                reader.stream.name()
+            ))
+        })
     }
 
     /// Whether a worker before this one has said that it delivered.
@@ -284,8 +333,13 @@ impl Job {
             reason,
             permanent: true,
         });
-        if let Err(error) = self.say(&failed).await {
-            tracing::error!(%error, plugin = %self.spec.key, "cannot report that the plugin failed");
+        // Unheard, the run would wait for ever.
+        while self.is_wanted() && !self.shutdown.is_cancelled() {
+            match self.say(&failed).await {
+                Ok(()) => return,
+                Err(error) => tracing::error!(%error, plugin = %self.spec.key, "cannot report that the plugin failed"),
+            }
+            tokio::time::sleep(Duration::from_secs(2)).await;
         }
     }
 
@@ -353,6 +407,7 @@ pub async fn run(worker: Worker, factory: impl Fn(&Worker, &Arc<Plan>, &PluginSp
                 presence: worker.presence.clone(),
                 view: open.view.clone(),
                 shutdown: worker.shutdown.clone(),
+                reached: 0,
             };
             serving.spawn(serve(job, make));
         }

@@ -1,9 +1,8 @@
 //! Frames: many records in one message, newline-delimited JSON, compressed where they cross a network.
 //!
 //! A broker moves messages, not bytes: packing multiplies its record rate by five, compressing cuts its work to a
-//! quarter. A frame never spans units, so that a unit that is done again makes the same frames.
-
-use std::time::{Duration, Instant};
+//! quarter. A frame never spans units and is cut by what is in it, never by the clock, so that a unit that is done again
+//! makes the same frames.
 
 use bytes::Bytes;
 
@@ -15,8 +14,6 @@ use crate::subject::{Key, Role};
 pub const MAX_RECORDS: u32 = 128;
 /// The size at which a frame is full, in bytes before compression. A larger record travels alone.
 pub const FULL_BYTES: usize = 256 * 1024;
-/// How long a frame that is not full waits for more records.
-pub const MAX_AGE: Duration = Duration::from_millis(200);
 /// The most that a frame may hold, in bytes before compression.
 pub const MAX_RAW_BYTES: usize = 64 * 1024 * 1024;
 /// The version of the form of records and messages.
@@ -27,38 +24,20 @@ pub const SCHEMA: &str = "1";
 pub struct FrameBuilder {
     body: Vec<u8>,
     records: u32,
-    since: Option<Instant>,
 }
 
 impl FrameBuilder {
-    /// Appends a record, which `write` writes as one line without its line break. After an error the frame is as it
-    /// was.
-    ///
-    /// # Errors
-    /// What `write` returns.
-    pub fn push<E>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
-        let start = self.body.len();
-        write(&mut self.body).inspect_err(|_| self.body.truncate(start))?;
+    /// Appends a record: one line without its line break.
+    pub fn push(&mut self, line: &[u8]) {
+        self.body.extend_from_slice(line);
         self.body.push(b'\n');
         self.records += 1;
-        if self.since.is_none() {
-            self.since = Some(Instant::now());
-        }
-        Ok(())
     }
 
-    /// Counts the last record out again, after its line was cut off: it travels another way.
-    pub fn unpush(&mut self) {
-        self.body.pop();
-        self.records = self.records.saturating_sub(1);
-    }
-
-    /// Whether the frame should travel now: full of records or bytes, or old.
+    /// Whether the frame should travel before a line of so many bytes is added: a larger record travels alone.
     #[must_use]
-    pub fn is_due(&self) -> bool {
-        self.records >= MAX_RECORDS
-            || self.body.len() >= FULL_BYTES
-            || self.since.is_some_and(|since| since.elapsed() >= MAX_AGE)
+    pub fn is_due_before(&self, line: usize) -> bool {
+        self.records >= MAX_RECORDS || (self.records > 0 && self.body.len() + line > FULL_BYTES)
     }
 
     /// The records in the frame.
@@ -73,7 +52,6 @@ impl FrameBuilder {
             return None;
         }
         let records = std::mem::take(&mut self.records);
-        self.since = None;
         let capacity = self.body.len();
         let body = std::mem::replace(&mut self.body, Vec::with_capacity(capacity));
         let digest = Id::digest(&body);
@@ -88,6 +66,16 @@ impl FrameBuilder {
         message.headers.push((header::SCHEMA, SCHEMA.into()));
         Some(message)
     }
+}
+
+/// Whether a record that travels alone fits into a message of so many bytes.
+#[must_use]
+pub fn fits(line: &[u8], encoding: Encoding, max_bytes: usize) -> bool {
+    line.len() <= max_bytes
+        || match encoding {
+            Encoding::Identity => false,
+            Encoding::Lz4 => line.len() <= MAX_RAW_BYTES && lz4_flex::compress_prepend_size(line).len() <= max_bytes,
+        }
 }
 
 fn encode(body: Vec<u8>, encoding: Encoding) -> Bytes {
@@ -154,7 +142,7 @@ mod tests {
     fn frame(encoding: Encoding, records: u32) -> Message {
         let mut builder = FrameBuilder::default();
         for n in 0..records {
-            builder.push(|body| serde_json::to_writer(body, &n)).unwrap();
+            builder.push(n.to_string().as_bytes());
         }
         let message = builder.take("cm.record.a.v.p".into(), &Key::new("p").unwrap(), "u", encoding).unwrap();
         assert_eq!(builder.records(), 0);
@@ -182,11 +170,19 @@ mod tests {
     #[test]
     fn a_frame_is_due_when_it_is_full() {
         let mut builder = FrameBuilder::default();
-        for n in 1..=MAX_RECORDS {
-            assert!(!builder.is_due());
-            builder.push(|body| serde_json::to_writer(body, &n)).unwrap();
+        for n in 0..MAX_RECORDS {
+            assert!(!builder.is_due_before(1), "{n}");
+            builder.push(b"1");
         }
-        assert!(builder.is_due());
+        assert!(builder.is_due_before(1));
+    }
+
+    #[test]
+    fn a_large_record_travels_alone() {
+        let mut builder = FrameBuilder::default();
+        assert!(!builder.is_due_before(FULL_BYTES * 2));
+        builder.push(b"1");
+        assert!(builder.is_due_before(FULL_BYTES * 2) && !builder.is_due_before(FULL_BYTES / 2));
     }
 
     #[test]

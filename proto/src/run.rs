@@ -1,10 +1,14 @@
 //! The state of a run: one key of `cm_runs` per version, changed by the holder of the run's lease alone.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::subject::{Key, Version};
+
+/// Half of the time that records are kept: a run that is older is failed before its records age out.
+pub const MAX_RUN: Duration = Duration::from_secs(7 * 24 * 3600 / 2);
 
 /// How far an audit's version has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -50,6 +54,9 @@ pub struct AuditState {
     /// The last sequence of its events, once the evaluator has drained: what alerts read through.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub events_end: Option<u64>,
+    /// How many events there were then, where the bus keeps what was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<u64>,
     /// Parts that have ended as failed: nobody waits for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed: Vec<FailedPart>,
@@ -60,7 +67,14 @@ pub struct AuditState {
 
 impl Default for AuditState {
     fn default() -> Self {
-        Self { phase: Phase::Planned, records_end: None, events_end: None, failed: Vec::new(), complete: None }
+        Self {
+            phase: Phase::Planned,
+            records_end: None,
+            events_end: None,
+            events: None,
+            failed: Vec::new(),
+            complete: None,
+        }
     }
 }
 

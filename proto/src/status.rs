@@ -35,6 +35,9 @@ pub enum Status {
         complete: bool,
         /// What was not, in a sentence each.
         problems: Vec<String>,
+        /// The whole report, as the coordinator writes it.
+        #[serde(default)]
+        report: serde_json::Value,
     },
 }
 

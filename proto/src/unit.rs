@@ -39,9 +39,12 @@ pub struct Unit {
     /// For how long its first delivery is given back, in milliseconds.
     #[serde(default)]
     pub wait_ms: u64,
-    /// How long its predecessors waited in all, in milliseconds.
+    /// How long its predecessors waited in all because the cloud asked for it, in milliseconds.
     #[serde(default)]
     pub waited_ms: u64,
+    /// How long they waited since the last answer of the cloud because something failed in passing, in milliseconds.
+    #[serde(default)]
+    pub failing_ms: u64,
 }
 
 /// The id of the unit that a plugin begins with.
@@ -64,6 +67,7 @@ impl Unit {
             restart: 0,
             wait_ms: 0,
             waited_ms: 0,
+            failing_ms: 0,
         }
     }
 
@@ -79,6 +83,7 @@ impl Unit {
             restart: 0,
             wait_ms: 0,
             waited_ms: 0,
+            failing_ms: 0,
             ..self.clone()
         }
     }
@@ -89,11 +94,18 @@ impl Unit {
         Self { restart: self.restart, ..self.child(id, &self.scope, &self.resource_type, task) }
     }
 
-    /// The unit that replaces this one, to be done after a wait.
+    /// The unit that replaces this one, to be done after a wait that the cloud asked for.
     #[must_use]
     pub fn successor(&self, wait: Duration) -> Self {
-        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        Self { attempt: self.attempt + 1, wait_ms, waited_ms: self.waited_ms.saturating_add(wait_ms), ..self.clone() }
+        let waited_ms = self.waited_ms.saturating_add(millis(wait));
+        Self { attempt: self.attempt + 1, wait_ms: millis(wait), waited_ms, failing_ms: 0, ..self.clone() }
+    }
+
+    /// The unit that replaces this one after something failed in passing, to be done after a wait.
+    #[must_use]
+    pub fn retry(&self, wait: Duration) -> Self {
+        let failing_ms = self.failing_ms.saturating_add(millis(wait));
+        Self { attempt: self.attempt + 1, wait_ms: millis(wait), failing_ms, ..self.clone() }
     }
 
     /// The unit as a message. Its message id holds the attempt: a unit that is published twice is queued once.
@@ -105,6 +117,10 @@ impl Unit {
         let id = format!("unit:{}:{}:{}:{}:{}", self.audit, self.version, self.plugin, self.id, self.attempt);
         Ok(Outgoing::json(subject, self)?.with_id(id))
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn null() -> Box<RawValue> {

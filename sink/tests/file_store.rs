@@ -138,12 +138,7 @@ impl Audit {
     fn frame_of(&self, cloud: &Key, at: &str, lines: &[String], encoding: Encoding) -> Message {
         let mut frame = FrameBuilder::default();
         for line in lines {
-            frame
-                .push::<()>(|body| {
-                    body.extend_from_slice(line.as_bytes());
-                    Ok(())
-                })
-                .unwrap();
+            frame.push(line.as_bytes());
         }
         let subject = subject::record(&self.audit, &version(at), cloud);
         frame.take(subject, cloud, "unit", encoding).unwrap().into_message()

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use proto::bus::{BusError, ConsumerId, ConsumerSpec, ReaderSpec};
+use proto::bus::{BusError, BusErrorKind, ConsumerId, ConsumerSpec, ReaderSpec};
 use proto::plan::{Plan, PluginSpec, Stage};
-use proto::run::{AuditState, FailedPart, Phase};
+use proto::run::{AuditState, FailedPart, MAX_RUN, Phase};
 use proto::service::presence;
 use proto::status::Status;
 use proto::subject::{self, Key, Role, Stream};
@@ -30,8 +30,8 @@ const SHORT_OF_ROOM: u64 = 80;
 const FULL: u64 = 97;
 /// How long a full record stream may stand still.
 const FULL_PATIENCE: Duration = Duration::from_secs(60);
-/// Half of the time that records are kept: a run that is older is failed before its records age out.
-const MAX_RUN: Duration = Duration::from_secs(7 * 24 * 3600 / 2);
+/// How long what was said may take to be heard.
+const HEARING: Duration = Duration::from_secs(30);
 
 pub(super) struct AuditRun {
     leader: Arc<Leader>,
@@ -63,21 +63,23 @@ impl AuditRun {
 
     /// Leads the audit to its end.
     pub(super) async fn lead(mut self) -> Result<AuditReport, RunError> {
-        let _listening = self.listen().await?;
-        if self.state().await.phase == Phase::Planned {
-            self.prepare().await?;
-        } else {
-            self.catch_up().await;
-        }
-        self.begin_roots().await?;
+        let listening = self.begin_patiently().await?;
         loop {
             let state = self.state().await;
             self.report_progress(&state);
+            if listening.0.is_finished() && state.phase != Phase::Ended {
+                return Err(RunError::Deaf(self.plan.version.clone()));
+            }
             if state.phase == Phase::Ended {
                 if let Err(error) = self.clean_up().await {
                     tracing::warn!(audit = %self.plan.audit, %error, "the broker keeps what it could forget");
                 }
-                return Ok(self.report(&state).await);
+                let told = self.tally().report.clone();
+                // The counts of an ended version are forgotten; its report is not.
+                return match told.map(serde_json::from_value) {
+                    Some(Ok(report)) => Ok(report),
+                    _ => Ok(self.report(&state).await),
+                };
             }
             let stepped = match self.step(state).await {
                 Ok(stepped) => stepped,
@@ -94,6 +96,44 @@ impl AuditRun {
                     () = tokio::time::sleep(self.leader.options.poll) => {}
                 }
             }
+        }
+    }
+
+    /// Begins, or goes on where another coordinator stopped, trying again while the broker is away.
+    async fn begin_patiently(&self) -> Result<Listening, RunError> {
+        let listening = loop {
+            match self.listen().await {
+                Ok(listening) => break listening,
+                Err(error) => self.pause_after(error).await?,
+            }
+        };
+        loop {
+            let begun = match self.state().await.phase {
+                Phase::Planned => self.prepare().await,
+                _ => self.catch_up().await,
+            };
+            match begun {
+                Ok(()) => break,
+                Err(error) => self.pause_after(error).await?,
+            }
+        }
+        loop {
+            match self.begin_roots().await {
+                Ok(()) => return Ok(listening),
+                Err(error) => self.pause_after(error).await?,
+            }
+        }
+    }
+
+    /// Waits a little when the broker may answer later; gives the error back when it is not of that kind.
+    async fn pause_after(&self, error: RunError) -> Result<(), RunError> {
+        match error {
+            RunError::Bus(error) if error.is_transient() => {
+                tracing::warn!(audit = %self.plan.audit, %error, "cannot ask the broker now");
+                tokio::time::sleep(self.leader.options.poll).await;
+                Ok(())
+            }
+            error => Err(error),
         }
     }
 
@@ -126,6 +166,7 @@ impl AuditRun {
                     }
                 };
                 let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+                tally.heard(Stream::of(&message.subject), message.seq);
                 if let Some((role, plugin)) = subject::parse_dead(&message.subject) {
                     match serde_json::from_slice(&message.payload) {
                         Ok(letter) => tally.bury(role, plugin, letter),
@@ -144,13 +185,22 @@ impl AuditRun {
     }
 
     /// Waits until what was said before this coordinator took over has been heard.
-    async fn catch_up(&self) {
-        let filter = subject::status_of(&self.plan.audit, &self.plan.version);
-        let Ok(said) = self.leader.bus.count(Stream::Status, &filter).await else { return };
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while self.tally().messages < said && Instant::now() < deadline {
-            let _ = tokio::time::timeout(Duration::from_millis(100), self.changed.notified()).await;
+    async fn catch_up(&self) -> Result<(), RunError> {
+        self.hear_all(Stream::Status, &subject::status_of(&self.plan.audit, &self.plan.version)).await
+    }
+
+    /// Waits until all that matches a filter now has been heard.
+    async fn hear_all(&self, stream: Stream, filter: &str) -> Result<(), RunError> {
+        let last = self.leader.bus.last_seq(stream, filter).await?;
+        let deadline = Instant::now() + HEARING;
+        while self.tally().last_heard(stream) < last {
+            if Instant::now() > deadline {
+                let text = format!("what was said about the run on {} does not come", stream.name());
+                return Err(BusError::new(BusErrorKind::Unavailable, text).into());
+            }
+            let _ = tokio::time::timeout(Duration::from_millis(50), self.changed.notified()).await;
         }
+        Ok(())
     }
 
     /// Publishes the plans and creates the consumers, all before the first unit.
@@ -221,6 +271,7 @@ impl AuditRun {
             self.looked = Some(Instant::now());
             self.look_for_workers(&state).await?;
             self.look_at_room(&state).await?;
+            self.look_at_age(&state).await?;
         }
         let state = self.state().await;
         match state.phase {
@@ -261,7 +312,13 @@ impl AuditRun {
         }
         let filter = subject::events_of(&self.plan.audit, &self.plan.version);
         let end = self.leader.bus.last_seq(Stream::Events, &filter).await?;
-        self.advance(Phase::DrainingAlerts, |state| state.events_end = Some(end)).await?;
+        // On a bus that keeps what was read, this is what every alert must have read.
+        let events = if self.leader.bus.can_replay() {
+            Some(self.leader.bus.count(Stream::Events, &filter).await?)
+        } else {
+            None
+        };
+        self.advance(Phase::DrainingAlerts, |state| (state.events_end, state.events) = (Some(end), events)).await?;
         Ok(true)
     }
 
@@ -325,12 +382,13 @@ impl AuditRun {
 
     /// Says how the run ended.
     async fn finish(&self, state: &AuditState) -> Result<bool, RunError> {
-        self.hear_dead_letters().await?;
+        self.hear_all(Stream::Dead, &subject::dead_of(&self.plan.audit, &self.plan.version)).await?;
         let report = self.report(state).await;
         let ended = Status::RunEnded {
             at: Timestamp::now().to_string(),
             complete: report.is_complete(),
             problems: report.problems.clone(),
+            report: serde_json::to_value(&report).map_err(BusError::json)?,
         };
         self.say(&ended).await?;
         let complete = report.is_complete();
@@ -347,18 +405,9 @@ impl AuditRun {
         }
         bus.purge(Stream::Records, &subject::records_of(audit, version), None).await?;
         bus.purge(Stream::Units, &subject::units_of(audit, version), None).await?;
+        bus.purge(Stream::Status, &subject::status(audit, version, "counts"), None).await?;
         for stage in [Stage::Collector, Stage::Evaluator, Stage::Sink, Stage::Alerter] {
             Plan::remove(&**bus, audit, version, stage).await?;
-        }
-        Ok(())
-    }
-
-    async fn hear_dead_letters(&self) -> Result<(), RunError> {
-        let filter = subject::dead_of(&self.plan.audit, &self.plan.version);
-        let deadline = Instant::now() + Duration::from_secs(5);
-        let said = if self.leader.bus.can_replay() { self.leader.bus.count(Stream::Dead, &filter).await? } else { 0 };
-        while self.tally().dead().values().map(|dead| dead.count).sum::<u64>() < said && Instant::now() < deadline {
-            let _ = tokio::time::timeout(Duration::from_millis(50), self.changed.notified()).await;
         }
         Ok(())
     }
@@ -380,7 +429,14 @@ impl AuditRun {
 
     /// Shows at once which parts nobody can serve, and fails them when that lasts.
     async fn look_for_workers(&mut self, state: &AuditState) -> Result<(), RunError> {
-        let workers = presence::alive(&self.leader.bus).await?;
+        let workers = match presence::alive(&self.leader.bus).await {
+            Ok(workers) => workers,
+            Err(error) => {
+                // While the broker is away nobody can say that he is there.
+                self.unserved.clear();
+                return Err(error.into());
+            }
+        };
         let mut unserved = parts::unserved(&self.plan, &workers);
         unserved.retain(|part, _| !self.is_done(state, part));
         self.unserved.retain(|part, _| unserved.contains_key(part));
@@ -439,7 +495,7 @@ impl AuditRun {
             }
             _ => self.full = Some((Instant::now(), moved)),
         }
-        self.look_at_age(state).await
+        Ok(())
     }
 
     async fn look_at_age(&self, state: &AuditState) -> Result<(), RunError> {

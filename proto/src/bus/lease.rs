@@ -3,6 +3,7 @@
 //! A lease is an optimisation, never a proof: its holder may sleep past its end and wake. So each effect is made under
 //! the lease's revision (the fencing token) and checked where it lands.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ impl Lease {
     /// When the broker cannot be asked.
     pub async fn try_acquire(bus: &SharedBus, key: &str, holder: &str) -> Result<Option<Self>, BusError> {
         let created = Instant::now();
+        // Two workers may have one name; who holds a lease must be known all the same.
+        let holder = &format!("{holder} {:016x}", RandomState::new().hash_one(key));
         match bus.kv_create(Bucket::Leases, key, holder.to_owned().into(), None).await {
             Ok(revision) => Ok(Some(Self::hold(Arc::clone(bus), key, holder, revision, created))),
             Err(error) if error.kind() == BusErrorKind::Conflict => Ok(None),
@@ -85,7 +88,8 @@ impl Lease {
     /// Gives the lease up, so that another can take it at once.
     pub async fn release(self) {
         self.renewal.abort();
-        if self.revision().is_some()
+        // Whoever slept past the end of its lease must not end another's.
+        if self.check().await.is_ok()
             && let Err(error) = self.bus.kv_delete(Bucket::Leases, &self.key).await
         {
             tracing::debug!(%error, key = self.key, "cannot release the lease; it ends by itself");

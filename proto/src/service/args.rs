@@ -11,7 +11,7 @@ use tracing::Level;
 pub struct BusArgs {
     /// The broker's URL (nats://host:4222; several separated by commas). Before it: the `nats:` section of the
     /// configuration.
-    #[arg(long, env = "NATS_URL", value_name = "URL")]
+    #[arg(long, env = "NATS_URL", hide_env_values = true, value_name = "URL")]
     pub nats: Option<String>,
     /// Configuration files, instead of the default ones.
     #[arg(short, long, value_name = "FILE", num_args = 0.., action = clap::ArgAction::Append)]

@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::{Bucket, BusError, KvChange, SharedBus};
+use crate::bus::{Bucket, BusError, BusErrorKind, KvChange, SharedBus};
 use crate::plan::{Plan, Stage};
-use crate::run::{AuditState, Phase, RunState};
+use crate::run::{AuditState, MAX_RUN, Phase, RunState};
 use crate::subject::{Key, Version};
 
 /// The state of an audit's version as a worker sees it.
@@ -100,13 +100,22 @@ impl Shared {
         loop {
             let KvChange::Put(entry) = watcher.next().await? else { continue };
             match serde_json::from_slice::<RunState>(&entry.value) {
-                Ok(run) => self.apply(&run).await?,
+                Ok(run) => match self.apply(&run).await {
+                    Err(error) if error.kind() == BusErrorKind::Corrupt => {
+                        tracing::error!(%error, version = entry.key, "this worker cannot serve the run");
+                    }
+                    applied => applied?,
+                },
                 Err(error) => tracing::warn!(%error, version = entry.key, "cannot read the state of a run"),
             }
         }
     }
 
     async fn apply(&self, run: &RunState) -> Result<(), BusError> {
+        let old = jiff::Timestamp::now() - MAX_RUN;
+        if run.version < Version::at(old) {
+            return Ok(()); // nobody leads it any more, and its records age out
+        }
         for (audit, state) in &run.audits {
             let view = AuditView { state: state.clone(), stopping: run.stopping };
             if state.phase == Phase::Ended {

@@ -99,6 +99,9 @@ pub(super) struct Publisher {
     permits: Arc<Semaphore>,
 }
 
+/// How long a message waits for room in its stream. Its caller waits longer, without holding anything.
+const ROOM_PATIENCE: Duration = Duration::from_secs(5);
+
 impl Publisher {
     pub(super) fn new(connection: Connection) -> Self {
         Self { connection, permits: Arc::new(Semaphore::new(PERMITS)) }
@@ -107,7 +110,8 @@ impl Publisher {
     /// Stores a message.
     pub(super) async fn store(&self, publication: &Publication, patience: Duration) -> Result<PublishAck, BusError> {
         self.check_size(publication)?;
-        let deadline = Instant::now() + patience;
+        let began = Instant::now();
+        let deadline = began + patience;
         let _permit = self.permit(publication, deadline).await?;
         let mut attempts = Attempts::new();
         loop {
@@ -123,6 +127,8 @@ impl Publisher {
                     return Err(self.error(failure, publication));
                 }
                 BusErrorKind::Unavailable => {}
+                // A coordinator may be making room.
+                BusErrorKind::Full if began.elapsed() < ROOM_PATIENCE => {}
                 _ => return Err(self.error(failure, publication)),
             }
             attempts.count(&failure);

@@ -1,7 +1,8 @@
 //! The folder of a FileStore: whose it is, and how a file gets its name.
 
 use std::fs::{File, OpenOptions};
-use std::io::ErrorKind;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,6 +25,8 @@ impl Folder {
     /// # Errors
     /// When it cannot be created, is no folder, is a symbolic link, or belongs to somebody else; for people.
     pub fn open(path: PathBuf) -> Result<Self, String> {
+        // Without a slash at its end: one makes the system look behind a symbolic link.
+        let path: PathBuf = path.components().collect();
         if let Err(error) = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&path)
             && error.kind() != ErrorKind::AlreadyExists
         {
@@ -54,7 +57,9 @@ impl Folder {
         self.must_be_ours(&self.named(stem), "file")?;
         self.remove_abandoned(stem);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = self.path.join(format!(".{stem}.{version}.{}-{count}.tmp", std::process::id()));
+        // In containers, processes of different workers often have one number.
+        let nonce = RandomState::new().hash_one(stem);
+        let path = self.path.join(format!(".{stem}.{version}.{}-{count}-{nonce:016x}.tmp", std::process::id()));
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -107,7 +112,7 @@ impl Folder {
         self.must_be_ours(&named, "file")?;
         // The marker first: whoever comes between the two sees a file that is no newer than it says.
         let marker_temporary = temporary.with_extension("version");
-        std::fs::write(&marker_temporary, format!("{version}\n"))
+        write_new(&marker_temporary, format!("{version}\n").as_bytes())
             .map_err(|error| self.cannot("write", &marker_temporary, &error))?;
         self.rename(&marker_temporary, &marker)?;
         self.rename(temporary, &named)
@@ -184,4 +189,11 @@ impl Folder {
     fn cannot(&self, what: &str, path: &Path, error: &std::io::Error) -> String {
         format!("cannot {what} {}: {error}; check the folder's permissions and space", path.display())
     }
+}
+
+/// Writes a file that must not be there, through to the disk.
+fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
