@@ -24,13 +24,14 @@ struct Run {
 }
 
 impl Run {
-    /// A run that has begun to collect.
+    /// A run that is in the middle: a fifth of its frames is in the stream.
     async fn begin() -> Result<Self> {
         let nats = NatsServer::start().await?;
         let services = Services::start(&nats, 1)?;
         let workspace = Workspace::new(AUDIT)?;
         let coordinator = workspace.coordinator(&["run", "--now", "--nats", nats.url()]).start()?;
         coordinator.wait_for_line("collecting", PATIENCE).await?;
+        tokio::time::timeout(PATIENCE, frames(&nats, RECORDS / 128 / 5)).await??;
         Ok(Self { nats, services, workspace, coordinator })
     }
 
@@ -51,6 +52,14 @@ impl Run {
         ensure!(data.iter().copied().eq((0..RECORDS as u64).step_by(50)), "{} events, not each once", data.len());
         Ok(())
     }
+}
+
+/// Waits until so many frames are in the stream.
+async fn frames(nats: &NatsServer, count: usize) -> Result<()> {
+    let client = async_nats::connect(nats.url()).await?;
+    let mut stream = async_nats::jetstream::new(client).get_stream("CM_RECORDS").await?;
+    while stream.info().await?.state.messages < u64::try_from(count)? {}
+    Ok(())
 }
 
 #[tokio::test]
