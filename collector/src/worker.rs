@@ -11,7 +11,9 @@ use proto::bus::{Bucket, BusError, BusErrorKind, ConsumerId, Delivery, PullLimit
 use proto::catalogue::in_one_line;
 use proto::coverage::{Coverage, State};
 use proto::identity::Id;
+use proto::run::Phase;
 use proto::service::Worker;
+use proto::service::presence::Cannot;
 use proto::service::versions::{OpenAudit, Versions};
 use proto::status::{self, DeadLetter, Status};
 use proto::subject::{self, Key, Role, Version};
@@ -182,7 +184,7 @@ impl Collector {
         };
         let cloud = match self.cloud(unit, spec) {
             Ok(cloud) => cloud,
-            Err(reason) => return self.settle(delivery, unit, Fate::End(not_read(unit, State::Failed, &reason))).await,
+            Err(reason) => return self.leave_to_others(delivery, unit, open, reason).await,
         };
         let mut emitter = Emitter::new(Arc::clone(&self.worker.bus), unit, spec);
         let worked = async {
@@ -199,6 +201,34 @@ impl Collector {
                 self.settle(delivery, unit, fate).await
             }
         }
+    }
+
+    /// This worker cannot build the plugin (it lacks its secret, say): another one may. Whether there is one, the
+    /// coordinator knows, long before the unit has come too often.
+    async fn leave_to_others(
+        &self,
+        delivery: Delivery,
+        unit: &Unit,
+        open: &OpenAudit,
+        reason: String,
+    ) -> Result<(), BusError> {
+        tracing::warn!(reason, "this worker cannot serve the plugin");
+        let cannot = Cannot {
+            audit: unit.audit.clone(),
+            version: unit.version.clone(),
+            role: Role::Cloud,
+            plugin: unit.plugin.clone(),
+            reason,
+        };
+        let (presence, mut view) = (self.worker.presence.clone(), open.view.clone());
+        presence.add_cannot(cannot.clone()).await;
+        tokio::spawn(async move {
+            // An error means that nobody follows the version any more.
+            let _ = view.wait_for(|view| view.state.phase == Phase::Ended).await;
+            presence.remove_cannot(&cannot).await;
+        });
+        let pause = Duration::from_secs(1 << (delivery.deliveries - 1).min(5));
+        delivery.give_back(pause).await
     }
 
     fn cloud(&self, unit: &Unit, spec: &proto::plan::PluginSpec) -> Result<Arc<dyn Cloud>, String> {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::Value;
 use tests::cloudsim::{Cloudsim, Counts};
-use tests::harness::{NatsServer, Output, Services, Workspace};
+use tests::harness::{NatsServer, Output, Program, Services, Workspace};
 
 fn in_workspace(azure: &Cloudsim) -> Result<Workspace> {
     let configuration = azure.configuration();
@@ -111,5 +111,26 @@ async fn wrong_credentials_end_the_run_with_one_clear_reason() -> Result<()> {
     assert!(output.stdout.contains("AADSTS7000215"), "{output:?}");
     assert!(!output.stdout.contains("not-the-secret-at-all") && !output.stderr.contains("not-the-secret-at-all"));
     assert_eq!(std::fs::read_to_string(workspace.out().join("myazaudit_myazcloud.json"))?, "[]\n");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_collector_without_the_secret_leaves_the_cloud_to_one_that_has_it() -> Result<()> {
+    let azure = Cloudsim::builder().start().await?;
+    let workspace = in_workspace(&azure)?;
+    let reference = azure.configuration().replace(azure.client_secret(), "${CM_TEST_SECRET}");
+    workspace.configure(&reference)?;
+    // Nobody has it: the part ends as failed, in words that help.
+    let output = run(&workspace).await?.with_code(3)?;
+    assert!(output.stdout.contains("cloud myazcloud: ") && output.stdout.contains("CM_TEST_SECRET"), "{output:?}");
+    // One of two has it.
+    let nats = NatsServer::start().await?;
+    let _services = Services::start_these(&nats, &[("evaluator", 1), ("sink", 1), ("collector", 1)])?;
+    let able = Program::named("collector").args(["--nats", nats.url()]).env("CM_TEST_SECRET", azure.client_secret());
+    let _able = able.start()?;
+    let args = ["run", "--now", "--nats", nats.url(), "-c", "cloudmarker.yaml", "store.yaml"];
+    let output = workspace.run(&args).await?.with_code(0)?;
+    assert!(!output.stdout.contains(azure.client_secret()) && !output.stderr.contains(azure.client_secret()));
+    assert_eq!(counts(&workspace.documents("myazaudit_myazcloud.json")?), azure.truth());
     Ok(())
 }
