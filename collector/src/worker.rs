@@ -39,6 +39,8 @@ const TRANSIENT_PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// How long pulling pauses after its first failure, and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LAST_PAUSE: Duration = Duration::from_millis(500);
+/// A wait is cut into pieces, so that a stopped run does not wait for its end.
+const WAIT_SLICE_MS: u64 = 5_000;
 /// How long a unit waits whose records could not be published.
 const BUS_PAUSE: Duration = Duration::from_secs(5);
 /// How long a worker waits after it could not say what became of a unit.
@@ -162,12 +164,10 @@ impl Collector {
             let coverage = vec![not_read(&unit, State::Skipped, "stopped by an operator")];
             return self.end(delivery, &unit, &Emitted::default(), Done { children: Vec::new(), coverage }).await;
         }
-        let wait = Duration::from_millis(unit.wait_ms);
-        if !wait.is_zero() && delivery.deliveries == 1 {
-            return delivery.give_back(wait).await;
+        if let Some(rest) = rest_of_wait(&unit, delivery.deliveries) {
+            return delivery.give_back(rest).await;
         }
-        let expected = if wait.is_zero() { 1 } else { 2 };
-        if delivery.deliveries.saturating_sub(expected) > MAX_LOST_DELIVERIES {
+        if delivery.deliveries.saturating_sub(slices(&unit) + 1) > MAX_LOST_DELIVERIES {
             return self.give_up(delivery, &unit).await;
         }
         if let Some(wait) = self.pause(&unit).await? {
@@ -375,6 +375,19 @@ fn failing(unit: &Unit, wait: Duration, reason: &str) -> Fate {
     Fate::Replace { successor: Box::new(unit.retry(wait)) }
 }
 
+/// How many deliveries of a unit are given back so that it waits.
+fn slices(unit: &Unit) -> u64 {
+    unit.wait_ms.div_ceil(WAIT_SLICE_MS)
+}
+
+/// For how long a delivery is to be given back because the unit waits. The deliveries count the time that has passed:
+/// no clocks are compared.
+fn rest_of_wait(unit: &Unit, deliveries: u64) -> Option<Duration> {
+    let passed = (deliveries - 1).saturating_mul(WAIT_SLICE_MS);
+    let rest = unit.wait_ms.saturating_sub(passed);
+    (rest > 0).then(|| Duration::from_millis(rest.min(WAIT_SLICE_MS)))
+}
+
 fn pause_key(unit: &Unit) -> String {
     format!("{}.{}.{}", unit.pool.token(), unit.plugin.token(), Id::digest(unit.scope.as_bytes()))
 }
@@ -406,4 +419,35 @@ async fn publish_all(bus: &SharedBus, units: &[Unit]) -> Result<(), BusError> {
         futures::future::try_join_all(publishes).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_over_after_as_many_deliveries_as_it_has_pieces() {
+        let (key, version) = (Key::new("k").unwrap(), Version::new("20260131_235959").unwrap());
+        let root = Unit::root(&key, &version, &key, &key);
+        assert_eq!((rest_of_wait(&root, 1), slices(&root)), (None, 0));
+        let unit = root.successor(Duration::from_secs(12));
+        let rests: Vec<_> = (1..=4).map(|deliveries| rest_of_wait(&unit, deliveries)).collect();
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(rests, [seconds(5), seconds(5), seconds(2), None]);
+        assert_eq!(slices(&unit), 3);
+    }
+
+    #[test]
+    fn throttling_does_not_use_up_the_patience_for_failures() {
+        let (key, version) = (Key::new("k").unwrap(), Version::new("20260131_235959").unwrap());
+        let mut unit = Unit::root(&key, &version, &key, &key);
+        for _ in 0..6 {
+            let Fate::Replace { successor } = throttled(&unit, Duration::from_secs(200), "429") else { panic!() };
+            unit = *successor;
+        }
+        assert!(matches!(failing(&unit, Duration::from_secs(1), "reset"), Fate::Replace { .. }));
+        let Fate::End(coverage) = throttled(&unit, THROTTLE_PATIENCE, "429: wait") else { panic!() };
+        assert_eq!(coverage.state, State::Throttled);
+        assert!(coverage.reason.unwrap().contains("429: wait"));
+    }
 }

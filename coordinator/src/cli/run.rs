@@ -87,6 +87,9 @@ pub(super) fn main(args: &RunArgs) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
+    if config.email.is_some() {
+        eprintln!("warning: email: this version sends no mails about audits");
+    }
     begin_logging(args, &config, &environment);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
