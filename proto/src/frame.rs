@@ -24,11 +24,16 @@ pub const SCHEMA: &str = "1";
 pub struct FrameBuilder {
     body: Vec<u8>,
     records: u32,
+    /// The size of the frame before: the next one is about as large.
+    expected: usize,
 }
 
 impl FrameBuilder {
     /// Appends a record: one line without its line break.
     pub fn push(&mut self, line: &[u8]) {
+        if self.records == 0 {
+            self.body.reserve(self.expected.max(line.len() + 1));
+        }
         self.body.extend_from_slice(line);
         self.body.push(b'\n');
         self.records += 1;
@@ -52,8 +57,8 @@ impl FrameBuilder {
             return None;
         }
         let records = std::mem::take(&mut self.records);
-        let capacity = self.body.len();
-        let body = std::mem::replace(&mut self.body, Vec::with_capacity(capacity));
+        let body = std::mem::take(&mut self.body);
+        self.expected = body.len();
         let digest = Id::digest(&body);
         let raw_bytes = body.len();
         let payload = encode(body, encoding);
