@@ -87,19 +87,26 @@ async fn a_sink_is_killed() -> Result<()> {
 async fn the_coordinator_is_killed_and_another_resumes_the_run() -> Result<()> {
     let mut run = Run::begin().await?;
     run.coordinator.kill9().await?;
-    let version = version_of(&run).await?;
+    let told = run.coordinator.wait_for_line("--resume ", PATIENCE).await?;
+    let version = told.rsplit(' ').next().unwrap_or_default().to_owned();
     let args = ["run", "--resume", &version, "--nats", run.nats.url()];
     let output = run.workspace.run(&args).await?;
     run.verify(&output)
 }
 
-/// The version of the only run at the broker.
-async fn version_of(run: &Run) -> Result<String> {
-    let client = async_nats::connect(run.nats.url()).await?;
-    let runs = async_nats::jetstream::new(client).get_key_value("cm_runs").await?;
-    let mut keys = runs.keys().await?;
-    let key = futures::StreamExt::next(&mut keys).await;
-    key.ok_or_else(|| anyhow::anyhow!("there is no run"))?.map_err(Into::into)
+#[tokio::test]
+async fn ctrl_c_detaches_and_the_run_can_be_resumed_also_after_its_end() -> Result<()> {
+    let mut run = Run::begin().await?;
+    run.coordinator.interrupt()?;
+    let output = run.coordinator.wait(PATIENCE).await?.with_code(3)?;
+    let version = output.stderr.trim().rsplit(' ').next().unwrap_or_default().to_owned();
+    let args = ["run", "--resume", &version, "--nats", run.nats.url()];
+    let resumed = run.workspace.run(&args).await?;
+    run.verify(&resumed)?;
+    // The summary of an ended run is kept.
+    let again = run.workspace.run(&args).await?.with_code(0)?;
+    assert_eq!(again.stdout, resumed.stdout);
+    Ok(())
 }
 
 #[tokio::test]

@@ -179,6 +179,13 @@ async fn begin(bus: SharedBus, options: Options, planner: &Planner, stop: Cancel
     let progress = Arc::new(Progress::to_stderr());
     let plan = |audit: &_, version: &_| planner.plan(audit, version);
     let leader = Leader::begin(bus, options, planner.audits(), plan, progress).await;
+    if let Ok(leader) = &leader
+        && !options.embedded
+    {
+        // Whoever has to take the run over needs its name, and this coordinator may not be there to tell it.
+        let version = leader.version();
+        eprintln!("run {version}; if this coordinator dies: coordinator run --resume {version}");
+    }
     lead(leader, stop).await
 }
 
