@@ -20,6 +20,7 @@ use proto::service::versions::{OpenAudit, Versions};
 use proto::status::{self, Counts, DeadLetter, Results, Settled, Status};
 use proto::subject::{self, Key, Role};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::event::Maker;
 use crate::plugin::{EventPlugin, Outcome, Record};
@@ -33,6 +34,8 @@ const EVENTS_AT_ONCE: usize = 128;
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// How many deliveries may end with their worker.
 const MAX_LOST_DELIVERIES: u64 = 20;
+/// How long a consumer may be missing before it is worth a word.
+const MISSING_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a stopping worker lets frames finish.
 const DRAIN: Duration = Duration::from_secs(20);
 
@@ -126,6 +129,7 @@ async fn wait_unable(worker: Worker, mut open: OpenAudit, cannot: Cannot) {
 async fn lane(worker: Worker, rules: Arc<Rules>, mut open: OpenAudit) {
     let id = ConsumerId::evaluator(&rules.plan.audit, &rules.plan.version);
     let mut pause = Duration::from_millis(100);
+    let mut missing: Option<Instant> = None;
     loop {
         let ended = open.view.clone();
         tokio::select! {
@@ -135,7 +139,8 @@ async fn lane(worker: Worker, rules: Arc<Rules>, mut open: OpenAudit) {
                 if worker.shutdown.is_cancelled() {
                     return;
                 }
-                if error.kind() == BusErrorKind::NotFound && pause < Duration::from_secs(1) {
+                let is_missing = error.kind() == BusErrorKind::NotFound;
+                if is_missing && missing.get_or_insert_with(Instant::now).elapsed() < MISSING_PATIENCE {
                     tracing::debug!(audit = %rules.plan.audit, %error, "no frames to pull");
                 } else {
                     tracing::warn!(audit = %rules.plan.audit, %error, "frames come again");
@@ -145,7 +150,7 @@ async fn lane(worker: Worker, rules: Arc<Rules>, mut open: OpenAudit) {
         tokio::select! {
             () = worker.shutdown.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
-            _ = open.view.changed() => {}
+            changed = open.view.changed() => if changed.is_err() { return },
         }
         pause = (pause * 2).min(Duration::from_secs(5));
     }
