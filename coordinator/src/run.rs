@@ -11,7 +11,7 @@ use proto::bus::lease::Lease;
 use proto::bus::{Bucket, BusError, BusErrorKind, SharedBus};
 use proto::plan::{Plan, Stage};
 use proto::run::{AuditState, Phase, RunState};
-use proto::service::{host_name, worker_name};
+use proto::service::worker_name;
 use proto::subject::{Key, Version};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
@@ -327,10 +327,4 @@ fn lease_key(version: &Version) -> String {
 
 fn leader_name() -> String {
     worker_name(Stage::Coordinator)
-}
-
-/// The host, for people.
-#[must_use]
-pub fn host() -> String {
-    host_name()
 }
