@@ -17,7 +17,7 @@ pub enum Times {
 
 impl Times {
     /// Whether it happens now; uses up one of [`Times::Next`].
-    pub(super) fn take(&mut self) -> bool {
+    pub(crate) fn take(&mut self) -> bool {
         match self {
             Self::Never | Self::Next(0) => false,
             Self::Next(left) => {

@@ -17,25 +17,25 @@ pub(super) struct Page<T> {
 
 /// The page tokens of one list. They are made from the list and the offset alone, so that a server
 /// started again with the same seed knows them; and they fit no other list.
-pub(super) struct SkipTokens {
+pub(crate) struct SkipTokens {
     key: u64,
 }
 
 impl SkipTokens {
     /// The tokens of the list at `place`.
-    pub(super) fn of(seed: u64, place: &[u64]) -> Self {
+    pub(crate) fn of(seed: u64, place: &[u64]) -> Self {
         let mut random = Random::at(seed, place);
         Self { key: random.next() }
     }
 
     /// The token of the page that begins at `offset`.
-    pub(super) fn encode(&self, offset: usize) -> String {
+    pub(crate) fn encode(&self, offset: usize) -> String {
         let offset = offset as u64;
         format!("{:016x}{:016x}", offset ^ self.key, self.seal(offset))
     }
 
     /// The offset that a token stands for; none if it is not a token of this list.
-    pub(super) fn decode(&self, token: &str) -> Option<usize> {
+    pub(crate) fn decode(&self, token: &str) -> Option<usize> {
         if token.len() != 32 {
             return None;
         }
@@ -50,7 +50,7 @@ impl SkipTokens {
 }
 
 /// The items of the page at `offset`, and the offset of the next page if there is one.
-pub(super) fn cut(total: usize, offset: usize, size: usize) -> (Range<usize>, Option<usize>) {
+pub(crate) fn cut(total: usize, offset: usize, size: usize) -> (Range<usize>, Option<usize>) {
     let start = offset.min(total);
     let end = start.saturating_add(size).min(total);
     (start..end, (end < total).then_some(end))

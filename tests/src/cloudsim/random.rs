@@ -2,11 +2,11 @@
 
 /// A small generator (SplitMix64). Each thing in the estate gets one of its own, made from the seed and
 /// the thing's place, so that page 900 of a list can be generated without the 899 before it.
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
     /// The generator of the thing at `place`.
-    pub(super) fn at(seed: u64, place: &[u64]) -> Self {
+    pub(crate) fn at(seed: u64, place: &[u64]) -> Self {
         let mut state = mix(seed);
         for part in place {
             state = mix(state ^ mix(*part));
@@ -15,24 +15,24 @@ impl Random {
     }
 
     /// The next number.
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0)
     }
 
     /// A number below `limit`; 0 if the limit is 0. The slight bias of the remainder does not matter here.
-    pub(super) fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.next().checked_rem(limit).unwrap_or(0)
     }
 
     /// One of the texts.
-    pub(super) fn pick(&mut self, choices: &[&'static str]) -> &'static str {
+    pub(crate) fn pick(&mut self, choices: &[&'static str]) -> &'static str {
         let index = self.below(choices.len() as u64) as usize;
         choices.get(index).copied().unwrap_or_default()
     }
 
     /// A random (version 4) GUID in lower case.
-    pub(super) fn guid(&mut self) -> String {
+    pub(crate) fn guid(&mut self) -> String {
         let (high, low) = (self.next(), self.next());
         format!(
             "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
@@ -46,7 +46,7 @@ impl Random {
 }
 
 /// The finalizer of SplitMix64: every bit of the input changes about half of the bits of the output.
-pub(super) fn mix(value: u64) -> u64 {
+pub(crate) fn mix(value: u64) -> u64 {
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     value ^ (value >> 31)

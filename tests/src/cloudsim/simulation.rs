@@ -41,14 +41,14 @@ impl Simulation {
 /// A mutex whose holders never leave a half-made change, so that the panic of one is no reason for
 /// the others to stop.
 #[derive(Default)]
-pub(super) struct Shared<T>(Mutex<T>);
+pub(crate) struct Shared<T>(Mutex<T>);
 
 impl<T> Shared<T> {
-    pub(super) fn new(value: T) -> Self {
+    pub(crate) fn new(value: T) -> Self {
         Self(Mutex::new(value))
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, T> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
