@@ -223,6 +223,14 @@ impl Client {
         exchange(call("GET", url), request).await
     }
 
+    /// Gets a URL with headers of its own and without a token: a machine's metadata service is asked so.
+    ///
+    /// # Errors
+    /// When there is no whole answer: see [`HttpError`].
+    pub async fn get_with(&self, url: &Url, headers: HeaderMap) -> Result<Answer, HttpError> {
+        exchange(call("GET", url), self.0.get(url.clone()).headers(headers)).await
+    }
+
     /// Posts a form.
     ///
     /// # Errors

@@ -94,6 +94,19 @@ pub fn required(name: &str, what: &str) -> ParamError {
     ParamError { path: name.to_owned(), message }
 }
 
+/// `; did you mean ...?` for a word that looks like one of those that are known, or nothing. For the checks that a
+/// plugin makes itself.
+///
+/// ```
+/// use proto::config::params::did_you_mean;
+/// assert_eq!(did_you_mean("chian", ["public", "china"]), "; did you mean `china`?");
+/// assert_eq!(did_you_mean("moon", ["public", "china"]), "");
+/// ```
+#[must_use]
+pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    suggest::did_you_mean(word, known)
+}
+
 /// The boolean that a word of YAML 1.1 stands for.
 ///
 /// ```
