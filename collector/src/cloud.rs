@@ -20,7 +20,15 @@ pub trait Cloud: Send + Sync {
     /// # Errors
     /// [`WorkError`] says what is to become of the unit.
     async fn work(&self, unit: &Unit, out: &mut Emitter) -> Result<Done, WorkError>;
+
+    /// How long a unit may wait in all, because the cloud throttles or because something fails in passing.
+    fn patience(&self) -> Duration {
+        PATIENCE
+    }
 }
+
+/// How long a unit may wait in all unless the plugin's parameters say otherwise.
+pub const PATIENCE: Duration = Duration::from_secs(30 * 60);
 
 /// What has become of a unit.
 #[derive(Debug, Default)]
@@ -29,6 +37,17 @@ pub struct Done {
     pub children: Vec<Unit>,
     /// What was read and what was not.
     pub coverage: Vec<Coverage>,
+    /// The cloud asks to wait, though a part was done: what is left is among the children.
+    pub pause: Option<Pause>,
+}
+
+/// A wait that the cloud asks for.
+#[derive(Debug, Clone)]
+pub struct Pause {
+    /// How long.
+    pub wait: Duration,
+    /// What the cloud said.
+    pub reason: String,
 }
 
 /// Why a unit was not done, and what is to become of it.

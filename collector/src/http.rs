@@ -3,11 +3,14 @@
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use proto::coverage::State;
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{RequestBuilder, StatusCode, redirect};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::{Host, Url};
 
 use crate::cloud::WorkError;
@@ -68,6 +71,14 @@ impl Endpoint {
             () if url.fragment().is_some() => Err(EndpointError::TooMuch("a fragment")),
             () => Ok(Self(url)),
         }
+    }
+
+    /// The endpoint that a URL is at.
+    ///
+    /// # Errors
+    /// See [`EndpointError`].
+    pub fn of(url: &Url) -> Result<Self, EndpointError> {
+        if has_credentials(url) { Err(EndpointError::TooMuch("credentials")) } else { Self::parse(&url.origin().ascii_serialization()) }
     }
 
     /// The URL of a path (absolute, already encoded) and a query (already encoded) at this endpoint.
@@ -143,6 +154,55 @@ impl Default for Timeouts {
     }
 }
 
+/// What may be asked of the clouds at once: shared by all plugins of a worker.
+///
+/// Room for an answer is reserved before the call, by the size that such answers had so far, and given back when the
+/// answer is dropped. So memory is bounded by bytes, whatever the pages hold. Room is given in the order in which it is
+/// asked for: whoever needs answers in an order must ask in that order.
+#[derive(Debug)]
+pub struct Limits {
+    calls: Arc<Semaphore>,
+    /// In blocks.
+    bytes: Arc<Semaphore>,
+}
+
+/// The bodies in flight, in bytes.
+pub const MAX_IN_FLIGHT: usize = 64 * 1024 * 1024;
+/// What room is counted in, in bytes.
+const BLOCK: usize = 4 * 1024;
+
+impl Limits {
+    /// So many calls at once, and [`MAX_IN_FLIGHT`] bytes.
+    #[must_use]
+    pub fn new(calls: usize) -> Arc<Self> {
+        let bytes = Arc::new(Semaphore::new(MAX_IN_FLIGHT / BLOCK));
+        Arc::new(Self { calls: Arc::new(Semaphore::new(calls.max(1))), bytes })
+    }
+}
+
+/// How large the answers to a kind of call are, in bytes: it learns.
+#[derive(Debug)]
+pub struct Expected(AtomicUsize);
+
+impl Expected {
+    /// A first guess.
+    #[must_use]
+    pub const fn new(bytes: usize) -> Self {
+        Self(AtomicUsize::new(bytes))
+    }
+
+    /// At most a fourth of all there is, so that nothing keeps all else waiting.
+    fn blocks(&self) -> usize {
+        (self.0.load(Ordering::Relaxed) / BLOCK + 1).min(MAX_IN_FLIGHT / BLOCK / 4)
+    }
+
+    /// Larger at once, smaller by and by.
+    pub fn learn(&self, bytes: usize) {
+        let old = self.0.load(Ordering::Relaxed);
+        self.0.store(bytes.max(old - old / 4 + bytes / 4), Ordering::Relaxed);
+    }
+}
+
 /// An answer, whatever its status, with its whole body.
 #[derive(Debug)]
 pub struct Answer {
@@ -152,6 +212,30 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The body, decompressed.
     pub body: Vec<u8>,
+    /// What it takes of [`Limits`] for as long as it is kept.
+    pub room: Room,
+}
+
+/// Room among the bytes in flight.
+#[derive(Debug, Default)]
+pub struct Room(Option<OwnedSemaphorePermit>);
+
+impl Room {
+    /// It is as large as the body turned out to be. A body larger than expected takes what is free: it is there, and
+    /// waiting with it would help nobody.
+    fn fit(&mut self, bytes: usize) {
+        let Some(permit) = &mut self.0 else { return };
+        let blocks = bytes / BLOCK + 1;
+        match permit.num_permits().checked_sub(blocks) {
+            Some(spare) => drop(permit.split(spare)),
+            None => {
+                let more = u32::try_from(blocks - permit.num_permits()).unwrap_or(u32::MAX);
+                if let Ok(more) = Arc::clone(permit.semaphore()).try_acquire_many_owned(more) {
+                    permit.merge(more);
+                }
+            }
+        }
+    }
 }
 
 impl Answer {
@@ -194,14 +278,19 @@ impl From<HttpError> for WorkError {
 /// A client: a pool of connections with timeouts and bounds. It follows redirects within an origin only, so that a
 /// token never reaches another.
 #[derive(Debug, Clone)]
-pub struct Client(reqwest::Client);
+pub struct Client {
+    http: reqwest::Client,
+    limits: Arc<Limits>,
+    /// The plugin's own limit of calls in flight.
+    calls: Option<Arc<Semaphore>>,
+}
 
 impl Client {
     /// A client. A `direct` one takes no proxy from the environment: for loopback endpoints.
     ///
     /// # Errors
     /// When TLS cannot be set up: mostly because this host has no CA certificates.
-    pub fn new(timeouts: Timeouts, direct: bool) -> reqwest::Result<Self> {
+    pub fn new(timeouts: Timeouts, direct: bool, limits: Arc<Limits>) -> reqwest::Result<Self> {
         ensure_crypto_provider();
         let builder = reqwest::Client::builder()
             .user_agent(concat!("cloudmarker/", env!("CARGO_PKG_VERSION")))
@@ -211,33 +300,56 @@ impl Client {
             .gzip(true)
             .redirect(redirect::Policy::custom(within_origin));
         let builder = if direct { builder.no_proxy() } else { builder };
-        builder.build().map(Self)
+        Ok(Self { http: builder.build()?, limits, calls: None })
     }
 
-    /// Gets a URL with a bearer token.
+    /// The same with a limit of its own, within that of the worker.
+    #[must_use]
+    pub fn with_concurrency(self, calls: Option<usize>) -> Self {
+        Self { calls: calls.map(|calls| Arc::new(Semaphore::new(calls.max(1)))), ..self }
+    }
+
+    /// Waits for room for an answer. Do that first of all for a call: whoever waits for something else before, a token
+    /// say, may come behind those whose answers are of no use before its own.
+    pub async fn room(&self, expected: &Expected) -> Room {
+        let blocks = u32::try_from(expected.blocks()).unwrap_or(u32::MAX);
+        // Nobody closes these: an error cannot be.
+        Room(Arc::clone(&self.limits.bytes).acquire_many_owned(blocks).await.ok())
+    }
+
+    /// Gets a URL with a bearer token, within the limits. The answer keeps the room.
     ///
     /// # Errors
     /// When there is no whole answer: see [`HttpError`].
-    pub async fn get(&self, url: &Url, token: &str) -> Result<Answer, HttpError> {
-        let request = self.0.get(url.clone()).bearer_auth(token).header(header::ACCEPT, "application/json");
-        exchange(call("GET", url), request).await
+    pub async fn get(&self, url: &Url, token: &str, mut room: Room) -> Result<Answer, HttpError> {
+        let own = match &self.calls {
+            Some(calls) => calls.acquire().await.ok(),
+            None => None,
+        };
+        let permit = self.limits.calls.acquire().await.ok();
+        let request = self.http.get(url.clone()).bearer_auth(token).header(header::ACCEPT, "application/json");
+        let answer = exchange(call("GET", url), request).await;
+        drop((own, permit));
+        let answer = answer?;
+        room.fit(answer.body.len());
+        Ok(Answer { room, ..answer })
     }
 
-    /// Gets a URL with headers of its own and without a token: a machine's metadata service is asked so.
+    /// Gets a URL with these headers: for sign-ins, which no limit holds up.
     ///
     /// # Errors
     /// When there is no whole answer: see [`HttpError`].
     pub async fn get_with(&self, url: &Url, headers: HeaderMap) -> Result<Answer, HttpError> {
-        exchange(call("GET", url), self.0.get(url.clone()).headers(headers)).await
+        exchange(call("GET", url), self.http.get(url.clone()).headers(headers)).await
     }
 
-    /// Posts a form.
+    /// Posts a form: for sign-ins, which no limit holds up.
     ///
     /// # Errors
     /// When there is no whole answer: see [`HttpError`].
     pub async fn post_form(&self, url: &Url, form: impl Into<reqwest::Body>) -> Result<Answer, HttpError> {
         let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
-        let request = self.0.post(url.clone()).header(header::CONTENT_TYPE, form_type).body(form);
+        let request = self.http.post(url.clone()).header(header::CONTENT_TYPE, form_type).body(form);
         exchange(call("POST", url), request).await
     }
 }
@@ -277,7 +389,7 @@ async fn exchange(call: String, request: RequestBuilder) -> Result<Answer, HttpE
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Answer { status, headers, body })
+    Ok(Answer { status, headers, body, room: Room::default() })
 }
 
 /// The error with its causes, without the URL and its query.
@@ -356,6 +468,33 @@ mod tests {
         assert_eq!(endpoint.to_string(), "https://management.azure.com");
         assert_eq!(Endpoint::parse("http://127.0.0.1").unwrap().as_https(), "https://127.0.0.1:80");
         assert_eq!(Endpoint::parse("http://[::1]:9").unwrap().as_https(), "https://[::1]:9");
+    }
+
+    #[test]
+    fn room_is_as_large_as_the_body_and_given_back_with_it() {
+        let limits = Limits::new(1);
+        let free = || limits.bytes.available_permits();
+        let all = free();
+        let reserve = |blocks| Room(Arc::clone(&limits.bytes).try_acquire_many_owned(blocks).ok());
+        let (mut small, mut large) = (reserve(100), reserve(1));
+        small.fit(BLOCK);
+        large.fit(100 * BLOCK);
+        assert_eq!(free(), all - 2 - 101);
+        drop((small, large));
+        assert_eq!(free(), all);
+    }
+
+    #[test]
+    fn what_is_expected_grows_at_once_and_shrinks_by_and_by() {
+        let expected = Expected::new(1024 * BLOCK);
+        expected.learn(2048 * BLOCK);
+        assert_eq!(expected.blocks(), 2049);
+        for _ in 0..50 {
+            expected.learn(BLOCK);
+        }
+        assert!(expected.blocks() < 10, "{}", expected.blocks());
+        expected.learn(usize::MAX / 2);
+        assert_eq!(expected.blocks(), MAX_IN_FLIGHT / BLOCK / 4);
     }
 
     #[test]

@@ -3,7 +3,10 @@
 pub mod azure;
 pub mod cloud;
 pub mod emit;
+pub mod fields;
 pub mod http;
 pub mod mock;
 pub mod registry;
+pub mod selection;
+pub mod tally;
 pub mod worker;

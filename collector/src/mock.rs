@@ -92,7 +92,7 @@ impl Cloud for Mock {
             .map_err(|error| failed(format!("the unit {} is not one of MockCloud's: {error}", unit.id)))?;
         self.make(unit, &span, out).await?;
         let coverage = vec![Coverage::complete("", TYPE, span.end - span.first)];
-        Ok(Done { children: Vec::new(), coverage })
+        Ok(Done { coverage, ..Done::default() })
     }
 }
 
@@ -100,7 +100,7 @@ impl Mock {
     fn spans(&self, unit: &Unit) -> Result<Done, WorkError> {
         let count = self.0.record_count;
         if count == 0 {
-            return Ok(Done { children: Vec::new(), coverage: vec![Coverage::complete("", TYPE, 0)] });
+            return Ok(Done { coverage: vec![Coverage::complete("", TYPE, 0)], ..Done::default() });
         }
         let firsts = (0..count).step_by(UNIT as usize);
         let children = firsts.map(|first| {
@@ -108,7 +108,7 @@ impl Mock {
             let task = serde_json::value::to_raw_value(&span).map_err(|error| failed(error.to_string()))?;
             Ok(unit.child(format!("mock/{first}"), "", TYPE, task))
         });
-        Ok(Done { children: children.collect::<Result<_, WorkError>>()?, coverage: Vec::new() })
+        Ok(Done { children: children.collect::<Result<_, WorkError>>()?, ..Done::default() })
     }
 
     async fn make(&self, unit: &Unit, span: &Span, out: &mut Emitter) -> Result<(), WorkError> {

@@ -8,15 +8,26 @@ use proto::subject::{Key, Role};
 use serde_json::Value;
 
 use crate::cloud::Cloud;
+use crate::http::Limits;
 use crate::{azure, mock};
 
-/// Builds a plugin of its parameters, expanded. The error is for people.
-type Build = fn(&Value) -> Result<Arc<dyn Cloud>, String>;
+/// What all plugins of a worker share.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The bounds of what they ask of the clouds at once.
+    pub limits: Arc<Limits>,
+}
 
-/// The classes that are served.
-const SERVED: &[(PluginClass, Build)] = &[
-    (mock::CLASS, |params| mock::build(params).map_err(|errors| in_one_line(&errors))),
-    (azure::az_cloud::CLASS, |params| azure::az_cloud::build(params).map_err(|error| error.to_string())),
+/// Builds a plugin of its parameters, expanded. The error is for people.
+pub(crate) type Build = fn(&Value, &Context) -> Result<Arc<dyn Cloud>, String>;
+
+/// A class and what builds it.
+pub(crate) type Served = (&'static PluginClass, Build);
+
+/// The classes that are served, cloud by cloud.
+const SERVED: &[&[Served]] = &[
+    &[(&mock::CLASS, |params, _| mock::build(params).map_err(|errors| in_one_line(&errors)))],
+    azure::SERVED,
 ];
 
 const fn planned(name: &'static str) -> PluginClass {
@@ -24,26 +35,16 @@ const fn planned(name: &'static str) -> PluginClass {
 }
 
 /// The classes that are known by name only.
-const PLANNED: &[PluginClass] = &[
-    planned("cloudmarker.clouds.azvm.AzVM"),
-    planned("cloudmarker.clouds.azdisk.AzDisk"),
-    planned("cloudmarker.clouds.azkv.AzKV"),
-    planned("cloudmarker.clouds.azmonitor.AzMonitor"),
-    planned("cloudmarker.clouds.azpostgres.AzPostgres"),
-    planned("cloudmarker.clouds.azsql.AzSQL"),
-    planned("cloudmarker.clouds.azstorageaccount.AzStorageAccount"),
-    planned("cloudmarker.clouds.azwebapp.AzWebApp"),
-    planned("cloudmarker.clouds.gcpcloud.GCPCloud"),
-];
+const PLANNED: &[PluginClass] = &[planned("cloudmarker.clouds.gcpcloud.GCPCloud")];
 
 /// All classes.
 pub fn classes() -> impl Iterator<Item = &'static PluginClass> {
-    SERVED.iter().map(|(class, _)| class).chain(PLANNED)
+    served().chain(PLANNED)
 }
 
 /// The classes that this program serves.
 pub fn served() -> impl Iterator<Item = &'static PluginClass> {
-    SERVED.iter().map(|(class, _)| class)
+    SERVED.iter().flat_map(|cloud| cloud.iter()).map(|(class, _)| *class)
 }
 
 /// The pools of the clouds that are served, as they are called unless a configuration names others.
@@ -59,10 +60,11 @@ pub fn pools() -> Vec<Key> {
 ///
 /// # Errors
 /// Why it cannot be built, for people.
-pub fn build(spec: &PluginSpec, params: &Value) -> Result<Arc<dyn Cloud>, String> {
+pub fn build(spec: &PluginSpec, params: &Value, context: &Context) -> Result<Arc<dyn Cloud>, String> {
     let short = spec.short_class();
-    let Some((_, build)) = SERVED.iter().find(|(class, _)| class.short_name() == short) else {
+    let Some((_, build)) = SERVED.iter().flat_map(|cloud| cloud.iter()).find(|(class, _)| class.short_name() == short)
+    else {
         return Err(format!("this collector does not serve the class {}", spec.class));
     };
-    build(params)
+    build(params, context)
 }

@@ -24,7 +24,8 @@ use tokio::time::Instant;
 
 use crate::cloud::{Cloud, Done, WorkError};
 use crate::emit::{Emitted, Emitter};
-use crate::registry;
+use crate::http::Limits;
+use crate::registry::{self, Context};
 
 /// How often a delivery that is being worked on says so.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
@@ -32,10 +33,6 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 const MAX_LOST_DELIVERIES: u64 = 20;
 /// How often a list is begun again because a page token was refused.
 const MAX_RESTARTS: u32 = 3;
-/// How long a throttled unit waits in all.
-const THROTTLE_PATIENCE: Duration = Duration::from_secs(30 * 60);
-/// How long a unit that fails in passing waits in all.
-const TRANSIENT_PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// How long pulling pauses after its first failure, and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LAST_PAUSE: Duration = Duration::from_millis(500);
@@ -52,7 +49,8 @@ const DRAIN: Duration = Duration::from_secs(20);
 pub async fn run(worker: Worker, pools: Vec<Key>) {
     let (versions, _opened) = Versions::follow(Arc::clone(&worker.bus), worker.stage, worker.shutdown.clone());
     let concurrency = worker.concurrency.max(1);
-    let collector = Arc::new(Collector { worker, versions, clouds: Mutex::default() });
+    let context = Context { limits: Limits::new(concurrency) };
+    let collector = Arc::new(Collector { worker, versions, context, clouds: Mutex::default() });
     let mut serving = JoinSet::new();
     for pool in pools {
         // Each pool has its own: one that nobody uses must not hold what another needs.
@@ -95,6 +93,7 @@ type CloudKey = (Key, Version, Key);
 struct Collector {
     worker: Worker,
     versions: Versions,
+    context: Context,
     clouds: Mutex<HashMap<CloudKey, Arc<dyn Cloud>>>,
 }
 
@@ -162,7 +161,7 @@ impl Collector {
         };
         if open.view.borrow().stopping {
             let coverage = vec![not_read(&unit, State::Skipped, "stopped by an operator")];
-            return self.end(delivery, &unit, &Emitted::default(), Done { children: Vec::new(), coverage }).await;
+            return self.end(delivery, &unit, &Emitted::default(), Done { coverage, ..Done::default() }).await;
         }
         if let Some(rest) = rest_of_wait(&unit, delivery.deliveries) {
             return delivery.give_back(rest).await;
@@ -170,9 +169,9 @@ impl Collector {
         if delivery.deliveries.saturating_sub(slices(&unit) + 1) > MAX_LOST_DELIVERIES {
             return self.give_up(delivery, &unit).await;
         }
-        if let Some(wait) = self.pause(&unit).await? {
-            let fate = throttled(&unit, wait, "another unit of the scope was throttled");
-            return self.settle(delivery, &unit, fate).await;
+        if !unit.relayed.is_empty() {
+            let done = Done { children: unit.relayed.clone(), ..Done::default() };
+            return self.end(delivery, &unit, &Emitted::default(), done).await;
         }
         self.work(delivery, &unit, &open).await
     }
@@ -186,6 +185,11 @@ impl Collector {
             Ok(cloud) => cloud,
             Err(reason) => return self.leave_to_others(delivery, unit, open, reason).await,
         };
+        let patience = cloud.patience();
+        if let Some(wait) = self.pause(unit).await? {
+            let fate = throttled(unit, wait, patience, "another unit of the scope was throttled");
+            return self.settle(delivery, unit, fate).await;
+        }
         let mut emitter = Emitter::new(Arc::clone(&self.worker.bus), unit, spec);
         let worked = async {
             let done = cloud.work(unit, &mut emitter).await?;
@@ -194,10 +198,14 @@ impl Collector {
         match delivery.while_working(PROGRESS_EVERY, worked).await {
             Ok((mut done, emitted)) => {
                 done.coverage.extend(too_large(unit, &emitted));
+                if let Some(pause) = &done.pause {
+                    tracing::info!(reason = pause.reason, wait = ?pause.wait, "throttled, with a part done");
+                    self.remember_pause(unit, pause.wait).await;
+                }
                 self.end(delivery, unit, &emitted, done).await
             }
             Err(error) => {
-                let fate = self.fate(unit, error).await;
+                let fate = self.fate(unit, error, patience).await;
                 self.settle(delivery, unit, fate).await
             }
         }
@@ -239,23 +247,23 @@ impl Collector {
             return Ok(Arc::clone(cloud));
         }
         let params = self.worker.expander.expand(&spec.params).map_err(|errors| in_one_line(&errors))?;
-        let cloud = registry::build(spec, &params)?;
+        let cloud = registry::build(spec, &params, &self.context)?;
         clouds.retain(|(audit, _, plugin), _| (audit, plugin) != (&unit.audit, &unit.plugin));
         clouds.insert(key, Arc::clone(&cloud));
         Ok(cloud)
     }
 
     /// What becomes of a unit after an error.
-    async fn fate(&self, unit: &Unit, error: WorkError) -> Fate {
+    async fn fate(&self, unit: &Unit, error: WorkError, patience: Duration) -> Fate {
         match error {
             WorkError::Throttled { wait, reason } => {
                 tracing::info!(reason, ?wait, "throttled");
                 self.remember_pause(unit, wait).await;
-                throttled(unit, wait, &reason)
+                throttled(unit, wait, patience, &reason)
             }
             WorkError::Transient { reason } => {
                 tracing::info!(reason, attempt = unit.attempt, "tried again later");
-                failing(unit, back_off(unit), &reason)
+                failing(unit, back_off(unit), patience, &reason)
             }
             WorkError::PageRefused { mut first, reason } => {
                 first.restart = unit.restart + 1;
@@ -266,7 +274,7 @@ impl Collector {
                 Fate::Restart { first }
             }
             WorkError::NotRead { state, reason } => Fate::End(not_read(unit, state, &reason)),
-            WorkError::Bus(error) if error.is_transient() => failing(unit, BUS_PAUSE, &error.to_string()),
+            WorkError::Bus(error) if error.is_transient() => failing(unit, BUS_PAUSE, patience, &error.to_string()),
             WorkError::Bus(error) => {
                 let reason = format!("its records cannot be published: {error}");
                 Fate::End(not_read(unit, State::Failed, &reason))
@@ -282,12 +290,12 @@ impl Collector {
             }
             Fate::Restart { first } => {
                 tracing::info!(restart = first.restart, "the list begins again");
-                let done = Done { children: vec![*first], coverage: Vec::new() };
+                let done = Done { children: vec![*first], ..Done::default() };
                 self.end(delivery, unit, &Emitted::default(), done).await
             }
             Fate::End(coverage) => {
                 tracing::warn!(state = coverage.state.as_str(), reason = coverage.reason, "not read");
-                let done = Done { children: Vec::new(), coverage: vec![coverage] };
+                let done = Done { coverage: vec![coverage], ..Done::default() };
                 self.end(delivery, unit, &Emitted::default(), done).await
             }
         }
@@ -296,7 +304,8 @@ impl Collector {
     /// Publishes the units that follow, then the unit's end, then acknowledges.
     async fn end(&self, delivery: Delivery, unit: &Unit, emitted: &Emitted, done: Done) -> Result<(), BusError> {
         let bus = &self.worker.bus;
-        publish_all(bus, &done.children).await?;
+        let children = unit.relays(done.children);
+        publish_all(bus, &children).await?;
         let end = UnitEnd {
             plugin: unit.plugin.clone(),
             unit: unit.id.clone(),
@@ -304,7 +313,8 @@ impl Collector {
             restart: unit.restart,
             scope: unit.scope.clone(),
             resource_type: unit.resource_type.clone(),
-            children: done.children.into_iter().map(|child| child.id).collect(),
+            list: unit.list.clone(),
+            children: children.into_iter().map(|child| child.id).collect(),
             frames: emitted.frames,
             last_seq: emitted.last_seq,
             records: emitted.records,
@@ -358,9 +368,9 @@ impl Collector {
 }
 
 /// A unit that waits because the cloud asked for it, while patience lasts.
-fn throttled(unit: &Unit, wait: Duration, reason: &str) -> Fate {
+fn throttled(unit: &Unit, wait: Duration, patience: Duration, reason: &str) -> Fate {
     let waited = Duration::from_millis(unit.waited_ms);
-    if waited + wait > THROTTLE_PATIENCE {
+    if waited + wait > patience {
         let reason = format!("still throttled after waiting for {} s in all: {reason}", waited.as_secs());
         return Fate::End(not_read(unit, State::Throttled, &reason));
     }
@@ -368,8 +378,8 @@ fn throttled(unit: &Unit, wait: Duration, reason: &str) -> Fate {
 }
 
 /// A unit that is tried again after something failed in passing, while patience lasts.
-fn failing(unit: &Unit, wait: Duration, reason: &str) -> Fate {
-    if Duration::from_millis(unit.failing_ms) + wait > TRANSIENT_PATIENCE {
+fn failing(unit: &Unit, wait: Duration, patience: Duration, reason: &str) -> Fate {
+    if Duration::from_millis(unit.failing_ms) + wait > patience {
         return Fate::End(not_read(unit, State::Failed, reason));
     }
     Fate::Replace { successor: Box::new(unit.retry(wait)) }
@@ -389,7 +399,9 @@ fn rest_of_wait(unit: &Unit, deliveries: u64) -> Option<Duration> {
 }
 
 fn pause_key(unit: &Unit) -> String {
-    format!("{}.{}.{}", unit.pool.token(), unit.plugin.token(), Id::digest(unit.scope.as_bytes()))
+    // A list of its own, like that of a vault's keys, is throttled on its own.
+    let scope = format!("{}/{}", unit.scope, unit.list.as_deref().unwrap_or_default());
+    format!("{}.{}.{}", unit.pool.token(), unit.plugin.token(), Id::digest(scope.as_bytes()))
 }
 
 fn not_read(unit: &Unit, state: State, reason: &str) -> Coverage {
@@ -424,6 +436,7 @@ async fn publish_all(bus: &SharedBus, units: &[Unit]) -> Result<(), BusError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cloud::PATIENCE;
 
     #[test]
     fn a_wait_is_over_after_as_many_deliveries_as_it_has_pieces() {
@@ -442,11 +455,11 @@ mod tests {
         let (key, version) = (Key::new("k").unwrap(), Version::new("20260131_235959").unwrap());
         let mut unit = Unit::root(&key, &version, &key, &key);
         for _ in 0..6 {
-            let Fate::Replace { successor } = throttled(&unit, Duration::from_secs(200), "429") else { panic!() };
+            let Fate::Replace { successor } = throttled(&unit, Duration::from_secs(200), PATIENCE, "429") else { panic!() };
             unit = *successor;
         }
-        assert!(matches!(failing(&unit, Duration::from_secs(1), "reset"), Fate::Replace { .. }));
-        let Fate::End(coverage) = throttled(&unit, THROTTLE_PATIENCE, "429: wait") else { panic!() };
+        assert!(matches!(failing(&unit, Duration::from_secs(1), PATIENCE, "reset"), Fate::Replace { .. }));
+        let Fate::End(coverage) = throttled(&unit, PATIENCE, PATIENCE, "429: wait") else { panic!() };
         assert_eq!(coverage.state, State::Throttled);
         assert!(coverage.reason.unwrap().contains("429: wait"));
     }

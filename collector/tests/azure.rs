@@ -10,9 +10,11 @@ use canned::{Canned, answer, json};
 use collector::azure::az_cloud;
 use collector::cloud::{Cloud, Done, WorkError};
 use collector::emit::Emitter;
+use collector::http::Limits;
+use collector::registry::{self, Context};
 use proto::bus::SharedBus;
 use proto::bus::memory::{MemoryBus, MemoryOptions};
-use proto::coverage::State;
+use proto::coverage::{Coverage, State};
 use proto::plan::{PluginSpec, Stage};
 use proto::subject::{Key, Role, Version};
 use proto::unit::Unit;
@@ -45,20 +47,18 @@ impl Reading {
             "login_endpoint": server.url, "arm_endpoint": server.url});
         let plugin = Key::new("azure").unwrap();
         let version = Version::new("20260131_235959").unwrap();
-        Self {
-            cloud: az_cloud::build(&params).unwrap(),
-            bus: Arc::new(MemoryBus::new(MemoryOptions::default())),
-            root: Unit::root(&Key::new("audit").unwrap(), &version, &plugin, &plugin),
-            spec: PluginSpec {
-                key: plugin,
-                class: az_cloud::CLASS.name.into(),
-                params,
-                role: Role::Cloud,
-                stage: Stage::Collector,
-                exclusive: false,
-                pool: None,
-            },
-        }
+        let root = Unit::root(&Key::new("audit").unwrap(), &version, &plugin, &plugin);
+        let spec = PluginSpec {
+            key: plugin,
+            class: az_cloud::CLASS.name.into(),
+            params: params.clone(),
+            role: Role::Cloud,
+            stage: Stage::Collector,
+            exclusive: false,
+            pool: None,
+        };
+        let cloud = registry::build(&spec, &params, &Context { limits: Limits::new(8) }).unwrap();
+        Self { cloud, bus: Arc::new(MemoryBus::new(MemoryOptions::default())), root, spec }
     }
 
     /// What becomes of a unit, and how many records it makes.
@@ -74,8 +74,9 @@ impl Reading {
     }
 
     async fn groups(&self) -> (Result<Done, WorkError>, u64) {
-        let list = self.subscriptions().await.0.unwrap().children.remove(0);
-        self.work(&list).await
+        let lists = self.subscriptions().await.0.unwrap().children;
+        let list = lists.iter().find(|list| list.resource_type == "nsg").unwrap();
+        self.work(list).await
     }
 }
 
@@ -113,8 +114,9 @@ async fn malformed_subscriptions_lose_only_themselves() {
         r#"{"value":[{"id":"/subscriptions/S1","subscriptionId":"S1","state":"Enabled"},{"id":"/subscriptions/S2"}]}"#;
     let (done, records) = Reading::of(&azure(body, Vec::new()).await).subscriptions().await;
     let done = done.unwrap();
-    let ids: Vec<&str> = done.children.iter().map(|child| child.id.as_str()).collect();
-    assert_eq!((ids, records), (vec!["nsg/S1/p1"], 1));
+    assert!(done.children.iter().all(|child| child.scope == "S1"), "{:?}", done.children);
+    assert!(done.children.iter().any(|child| child.id == "nsg/S1/p1"), "{:?}", done.children);
+    assert_eq!(records, 1);
     assert_eq!((done.coverage[0].state, done.coverage[0].missing), (State::Partial, Some(1)));
 }
 
@@ -124,9 +126,15 @@ async fn a_disabled_subscription_is_read_and_a_deleted_one_is_not() {
         {"id":"/subscriptions/S2","subscriptionId":"S2","state":"Deleted"}],"nextLink":""}"#;
     let (done, records) = Reading::of(&azure(body, Vec::new()).await).subscriptions().await;
     let done = done.unwrap();
-    assert_eq!((done.children.len(), done.children[0].scope.as_str(), records), (1, "S1", 2));
-    let skipped = done.coverage.iter().find(|coverage| coverage.scope == "S2").unwrap();
-    assert_eq!((skipped.state, skipped.resource_type.as_str()), (State::Skipped, "nsg"));
+    assert!(done.children.iter().all(|child| child.scope == "S1"), "{:?}", done.children);
+    assert_eq!(records, 2);
+    let of = |scope: &str, resource_type: &str| {
+        let is_it = |one: &&Coverage| one.scope == scope && one.resource_type == resource_type;
+        done.coverage.iter().find(is_it).unwrap()
+    };
+    assert_eq!(of("S2", "nsg").state, State::Skipped);
+    // It is read, and said.
+    assert!(of("S1", "subscription").reason.as_deref().unwrap().contains("Disabled"));
 }
 
 #[tokio::test]

@@ -7,12 +7,14 @@ mod canned;
 use std::time::Duration;
 
 use canned::{Canned, answer, json};
-use collector::http::{Answer, Client, HttpError, MAX_BODY, Timeouts};
+use collector::http::{Answer, Client, Expected, HttpError, Limits, MAX_BODY, Timeouts};
 use url::Url;
 
 async fn get(url: &str) -> Result<Answer, HttpError> {
     let timeouts = Timeouts { read: Duration::from_millis(300), ..Timeouts::default() };
-    Client::new(timeouts, true).unwrap().get(&Url::parse(url).unwrap(), "t0ken").await
+    let client = Client::new(timeouts, true, Limits::new(1)).unwrap();
+    let room = client.room(&Expected::new(1)).await;
+    client.get(&Url::parse(url).unwrap(), "t0ken", room).await
 }
 
 fn transient(result: Result<Answer, HttpError>) -> String {

@@ -93,11 +93,10 @@ impl Coverage {
     /// Adds what another unit of the same list saw.
     fn add(&mut self, other: &Self) {
         let something = self.read + other.read > 0;
-        let mixed = self.state != other.state;
         self.state = match self.state.max(other.state) {
             // What was left out on purpose, or is not there, does not make the rest partial.
             worst if worst.is_whole() => worst,
-            _ if something || mixed => State::Partial,
+            _ if something => State::Partial,
             worst => worst,
         };
         self.read += other.read;
@@ -115,7 +114,8 @@ impl Coverage {
 /// again counts from its last beginning.
 #[derive(Debug, Clone, Default)]
 pub struct Fold {
-    lists: BTreeMap<(String, String), List>,
+    /// By scope, resource type and list.
+    lists: BTreeMap<(String, String, Option<String>), List>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -128,7 +128,7 @@ struct List {
 impl Fold {
     /// Adds a unit's end. The caller sees to it that each unit is added once.
     pub fn add(&mut self, end: &UnitEnd) {
-        let list = self.lists.entry((end.scope.clone(), end.resource_type.clone())).or_default();
+        let list = self.lists.entry((end.scope.clone(), end.resource_type.clone(), end.list.clone())).or_default();
         if end.restart < list.restart {
             return;
         }
@@ -187,6 +187,7 @@ mod tests {
             restart,
             scope: coverage.scope.clone(),
             resource_type: coverage.resource_type.clone(),
+            list: None,
             children: vec![],
             frames: 1,
             last_seq: 1,
@@ -215,6 +216,26 @@ mod tests {
         let mut fold = Fold::default();
         fold.add(&end("1", 0, 0, Coverage::not_read("s", "nsg", State::Denied, "403")));
         assert_eq!(fold.coverage()[0].state, State::Denied);
+    }
+
+    #[test]
+    fn an_empty_page_beside_a_refusal_is_not_a_part() {
+        let mut fold = Fold::default();
+        fold.add(&end("1", 0, 0, Coverage::complete("s", "vm", 0)));
+        fold.add(&end("2", 0, 0, Coverage::not_read("s", "vm", State::Denied, "403")));
+        assert_eq!(fold.coverage()[0].state, State::Denied);
+    }
+
+    #[test]
+    fn lists_of_one_type_are_begun_again_apart() {
+        let mut fold = Fold::default();
+        let of = |list: &str, restart| UnitEnd {
+            list: Some(list.into()),
+            ..end(list, restart, 5, Coverage::complete("s", "key", 5))
+        };
+        fold.add(&of("a", 0));
+        fold.add(&of("b", 1));
+        assert_eq!((fold.records(), fold.coverage()[0].read), (10, 10));
     }
 
     #[test]

@@ -29,6 +29,9 @@ pub struct Unit {
     pub scope: String,
     /// The resource type that it reads, in the cloud's vocabulary.
     pub resource_type: String,
+    /// Which of the scope's lists of that type it reads, where there are several: the name of the vault, say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub list: Option<String>,
     /// What the plugin needs to do it.
     pub task: Box<RawValue>,
     /// Counts the successors, from 1.
@@ -45,7 +48,13 @@ pub struct Unit {
     /// How long they waited since the last answer of the cloud because something failed in passing, in milliseconds.
     #[serde(default)]
     pub failing_ms: u64,
+    /// Units that this one does nothing but publish: see [`Unit::relays`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relayed: Vec<Unit>,
 }
+
+/// Most units that one unit announces: its end must fit into a message.
+pub const MOST_CHILDREN: usize = 512;
 
 /// The id of the unit that a plugin begins with.
 pub const ROOT: &str = "root";
@@ -62,12 +71,14 @@ impl Unit {
             pool: pool.clone(),
             scope: String::new(),
             resource_type: String::new(),
+            list: None,
             task: null(),
             attempt: 1,
             restart: 0,
             wait_ms: 0,
             waited_ms: 0,
             failing_ms: 0,
+            relayed: Vec::new(),
         }
     }
 
@@ -84,14 +95,57 @@ impl Unit {
             wait_ms: 0,
             waited_ms: 0,
             failing_ms: 0,
-            ..self.clone()
+            list: None,
+            relayed: Vec::new(),
+            audit: self.audit.clone(),
+            version: self.version.clone(),
+            plugin: self.plugin.clone(),
+            pool: self.pool.clone(),
         }
     }
 
-    /// The unit that reads the next page of this one's list.
+    /// The unit that goes on with this one's list: its next page, or the details of its items.
     #[must_use]
     pub fn next_page(&self, id: String, task: Box<RawValue>) -> Self {
-        Self { restart: self.restart, ..self.child(id, &self.scope, &self.resource_type, task) }
+        let child = self.child(id, &self.scope, &self.resource_type, task);
+        Self { restart: self.restart, list: self.list.clone(), ..child }
+    }
+
+    /// The unit that does, after a wait, what this one has left: this one has done some of its work, so that all
+    /// patience begins anew.
+    #[must_use]
+    pub fn rest(&self, task: Box<RawValue>, wait: Duration) -> Self {
+        Self { wait_ms: millis(wait), ..self.next_page(format!("{}+", self.id), task) }
+    }
+
+    /// The same children, or, if they are too many for one unit end, units that announce them.
+    ///
+    /// ```
+    /// # use proto::subject::{Key, Version};
+    /// # use proto::unit::{MOST_CHILDREN, Unit};
+    /// # let (key, version) = (Key::new("k").unwrap(), Version::new("20260131_235959").unwrap());
+    /// let root = Unit::root(&key, &version, &key, &key);
+    /// let children = (0..3 * MOST_CHILDREN).map(|n| root.child(n.to_string(), "", "", root.task.clone()));
+    /// let relays = root.relays(children.collect());
+    /// assert_eq!((relays.len(), relays[0].relayed.len()), (3, MOST_CHILDREN));
+    /// ```
+    #[must_use]
+    pub fn relays(&self, children: Vec<Self>) -> Vec<Self> {
+        if children.len() <= MOST_CHILDREN {
+            return children;
+        }
+        let mut relays: Vec<Self> = Vec::new();
+        for child in children {
+            match relays.last_mut() {
+                Some(relay) if relay.relayed.len() < MOST_CHILDREN => relay.relayed.push(child),
+                _ => {
+                    let id = format!("{}/{}", self.id, relays.len());
+                    let relay = self.child(id, &self.scope, &self.resource_type, null());
+                    relays.push(Self { relayed: vec![child], list: Some("relay".to_owned()), ..relay });
+                }
+            }
+        }
+        self.relays(relays)
     }
 
     /// The unit that replaces this one, to be done after a wait that the cloud asked for.
@@ -144,6 +198,9 @@ pub struct UnitEnd {
     pub scope: String,
     /// The unit's resource type.
     pub resource_type: String,
+    /// Which of the scope's lists of that type it read, where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub list: Option<String>,
     /// The ids of the units that it published.
     pub children: Vec<String>,
     /// Frames published.

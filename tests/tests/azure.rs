@@ -1,180 +1,36 @@
-//! `AzCloud` against the simulated Azure: unit by unit, as a worker does them, but without waiting.
+//! `AzCloud` and its lists against the simulated Azure, by the example of network security groups.
 
 #![allow(clippy::panic, reason = "the whole file is tests; the lint knows test functions only")]
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
+mod reading;
+
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use collector::azure::az_cloud;
-use collector::cloud::{Cloud, Done, WorkError};
+use anyhow::{Context, Result};
+use collector::cloud::WorkError;
 use collector::emit::Emitter;
-use proto::bus::memory::{MemoryBus, MemoryOptions};
-use proto::bus::{Reader, ReaderSpec, SharedBus};
-use proto::coverage::{Coverage, Fold, State};
-use proto::frame;
-use proto::plan::PluginSpec;
-use proto::subject::{Key, Role, Version};
-use proto::unit::{Unit, UnitEnd};
+use proto::coverage::{Coverage, State};
+use proto::unit::Unit;
+use reading::Reading;
 use serde_json::{Value, json};
 use tests::cloudsim::{Cloudsim, Times, Trouble};
 
-/// Reads the cloud, unit by unit.
-struct Reading {
-    cloud: Arc<dyn Cloud>,
-    bus: SharedBus,
-    frames: Box<dyn Reader>,
-    spec: PluginSpec,
-    root: Unit,
-    records: Vec<Value>,
-    fold: Fold,
-    errors: Vec<WorkError>,
-    ids: Vec<String>,
+/// Reads the network security groups.
+async fn reading(cloud: &Cloudsim, more: Value) -> Result<Reading> {
+    let mut params = json!({
+        "tenant": cloud.tenant(), "client": cloud.client_id(), "secret": cloud.client_secret(),
+        "login_endpoint": cloud.url(), "arm_endpoint": cloud.url(),
+    });
+    for (name, value) in more.as_object().context("parameters are a mapping")? {
+        params[name] = value.clone();
+    }
+    Ok(Reading { only: vec!["nsg"], ..Reading::of("AzCloud", params).await? })
 }
 
-impl Reading {
-    async fn of(cloud: &Cloudsim, more: Value) -> Result<Self> {
-        let mut params = json!({
-            "tenant": cloud.tenant(), "client": cloud.client_id(), "secret": cloud.client_secret(),
-            "login_endpoint": cloud.url(), "arm_endpoint": cloud.url(),
-        });
-        for (name, value) in more.as_object().context("parameters are a mapping")? {
-            params[name] = value.clone();
-        }
-        let (audit, plugin) = (Key::new("audit")?, Key::new("azure")?);
-        let version = Version::new("20260131_235959")?;
-        let bus: SharedBus =
-            Arc::new(MemoryBus::new(MemoryOptions { stream_bytes: 1 << 30, ..MemoryOptions::default() }));
-        let reader = ReaderSpec::exclusive(&audit, &version, Role::Store, &plugin);
-        bus.announce_reader(&reader).await?;
-        Ok(Self {
-            cloud: az_cloud::build(&params)?,
-            frames: bus.read(&reader).await?,
-            bus,
-            root: Unit::root(&audit, &version, &plugin, &plugin),
-            spec: PluginSpec {
-                key: plugin,
-                class: az_cloud::CLASS.name.to_owned(),
-                params,
-                role: Role::Cloud,
-                stage: az_cloud::CLASS.stage,
-                exclusive: false,
-                pool: None,
-            },
-            records: Vec::new(),
-            fold: Fold::default(),
-            errors: Vec::new(),
-            ids: Vec::new(),
-        })
-    }
-
-    /// Does one unit and takes in what it made.
-    async fn work(&mut self, unit: &Unit) -> Result<Result<Done, WorkError>> {
-        let mut out = Emitter::new(self.bus.clone(), unit, &self.spec);
-        let done = self.cloud.work(unit, &mut out).await;
-        let emitted = out.finish().await?;
-        for _ in 0..emitted.frames {
-            let next = tokio::time::timeout(Duration::from_secs(10), self.frames.next());
-            let message = next.await.with_context(|| format!("a frame of {} does not come", unit.id))??;
-            let body = frame::open(&message)?;
-            for line in frame::lines(&body) {
-                self.records.push(serde_json::from_slice(line)?);
-            }
-        }
-        if let Ok(done) = &done {
-            self.end(unit, emitted.records, done);
-        }
-        Ok(done)
-    }
-
-    fn end(&mut self, unit: &Unit, records: u64, done: &Done) {
-        self.fold.add(&UnitEnd {
-            plugin: unit.plugin.clone(),
-            unit: unit.id.clone(),
-            attempt: unit.attempt,
-            restart: unit.restart,
-            scope: unit.scope.clone(),
-            resource_type: unit.resource_type.clone(),
-            children: done.children.iter().map(|child| child.id.clone()).collect(),
-            frames: 0,
-            last_seq: 0,
-            records,
-            coverage: done.coverage.clone(),
-        });
-    }
-
-    /// Does the root and all that follows from it, each unit again until it is done.
-    async fn all(mut self) -> Result<Self> {
-        let mut units = VecDeque::from([self.root.clone()]);
-        let mut seen = BTreeSet::new();
-        while let Some(unit) = units.pop_front() {
-            // As the broker does: what is published twice is queued once.
-            if !seen.insert((unit.id.clone(), unit.attempt)) {
-                continue;
-            }
-            self.ids.push(unit.id.clone());
-            let following = match self.work(&unit).await? {
-                Ok(done) => done.children,
-                Err(error) => {
-                    let following = self.after(&unit, &error);
-                    self.errors.push(error);
-                    following
-                }
-            };
-            units.extend(following);
-            if self.ids.len() > 10_000 {
-                bail!("no end: {:?}", self.errors.last());
-            }
-        }
-        Ok(self)
-    }
-
-    fn after(&mut self, unit: &Unit, error: &WorkError) -> Vec<Unit> {
-        let mut done = Done::default();
-        match error {
-            WorkError::Throttled { wait, .. } => return vec![unit.successor(*wait)],
-            WorkError::Transient { .. } => return vec![unit.successor(Duration::ZERO)],
-            WorkError::PageRefused { first, .. } => {
-                let first = Unit { restart: unit.restart + 1, ..(**first).clone() };
-                done.children.push(first.clone());
-                self.end(unit, 0, &done);
-                return vec![first];
-            }
-            WorkError::NotRead { state, reason } => {
-                done.coverage.push(Coverage::not_read(&unit.scope, &unit.resource_type, *state, reason));
-            }
-            WorkError::Bus(_) => {}
-        }
-        self.end(unit, 0, &done);
-        Vec::new()
-    }
-
-    /// The first unit of this list.
-    async fn first_of(&mut self, resource_type: &str) -> Result<Unit> {
-        let mut unit = self.root.clone();
-        while unit.resource_type != resource_type {
-            let mut done = self.work(&unit).await??;
-            unit = done.children.pop().context("no unit follows")?;
-        }
-        Ok(unit)
-    }
-
-    fn of_type(&self, record_type: &str) -> BTreeMap<String, &Value> {
-        let of_type = self.records.iter().filter(|record| record["ext"]["record_type"] == record_type);
-        of_type.map(|record| (record["com"]["key"].as_str().unwrap_or_default().to_owned(), record)).collect()
-    }
-
-    /// How many different subscriptions, groups and rules there are records of.
-    fn counts(&self) -> (usize, usize, usize) {
-        (self.of_type("subscription").len(), self.of_type("nsg").len(), self.of_type("security_rule").len())
-    }
-
-    fn coverage(&self, scope: &str, resource_type: &str) -> Coverage {
-        let coverage = self.fold.coverage();
-        let found = coverage.iter().find(|one| one.scope == scope && one.resource_type == resource_type);
-        found.unwrap_or_else(|| panic!("no coverage of {resource_type} in {scope:?}: {coverage:?}")).clone()
-    }
+/// How many different subscriptions, groups and rules there are records of.
+fn counts(reading: &Reading) -> (usize, usize, usize) {
+    let of = |record_type| reading.of_type(record_type).len();
+    (of("subscription"), of("nsg"), of("security_rule"))
 }
 
 fn truth(cloud: &Cloudsim) -> (usize, usize, usize) {
@@ -189,9 +45,9 @@ fn readable(cloud: &Cloudsim) -> (usize, usize, usize) {
 #[tokio::test]
 async fn everything_is_read_once_and_as_it_is() -> Result<()> {
     let cloud = Cloudsim::builder().subscriptions(7).nsgs(25).nsgs_in(2, 0).rules(3).page_size(5).start().await?;
-    let reading = Reading::of(&cloud, json!({})).await?.all().await?;
+    let reading = reading(&cloud, json!({})).await?.all().await?;
     assert!(reading.errors.is_empty(), "{:?}", reading.errors);
-    assert_eq!(reading.counts(), truth(&cloud));
+    assert_eq!(counts(&reading), truth(&cloud));
     let (subscriptions, nsgs, rules) = truth(&cloud);
     assert_eq!(reading.records.len(), subscriptions + nsgs + rules);
     assert!(reading.fold.is_whole());
@@ -219,7 +75,7 @@ async fn everything_is_read_once_and_as_it_is() -> Result<()> {
 #[tokio::test]
 async fn rules_come_before_their_group_and_ids_say_what_is_read() -> Result<()> {
     let cloud = Cloudsim::builder().subscriptions(1).nsgs(3).rules(2).page_size(2).start().await?;
-    let reading = Reading::of(&cloud, json!({})).await?.all().await?;
+    let reading = reading(&cloud, json!({})).await?.all().await?;
     let types: Vec<&str> = reading.records.iter().filter_map(|record| record["ext"]["record_type"].as_str()).collect();
     let group = ["security_rule", "security_rule", "nsg"];
     assert_eq!(types, [["subscription"].as_slice(), &group, &group, &group].concat());
@@ -232,8 +88,8 @@ async fn rules_come_before_their_group_and_ids_say_what_is_read() -> Result<()> 
 async fn a_forbidden_subscription_is_denied_and_the_others_are_read() -> Result<()> {
     let builder = Cloudsim::builder().subscriptions(3).nsgs(4).rules(1);
     let cloud = builder.faults(|faults| faults.forbid(1)).start().await?;
-    let reading = Reading::of(&cloud, json!({})).await?.all().await?;
-    assert_eq!(reading.counts(), readable(&cloud));
+    let reading = reading(&cloud, json!({})).await?.all().await?;
+    assert_eq!(counts(&reading), readable(&cloud));
     let coverage = reading.coverage(&cloud.estate().subscription_id(0), "nsg");
     assert_eq!((coverage.state, coverage.read), (State::Denied, 0));
     let reason = coverage.reason.unwrap_or_default();
@@ -251,8 +107,8 @@ async fn a_throttled_unit_says_how_long_to_wait() -> Result<()> {
         faults.throttle_every = 3;
         faults.retry_after = 17;
     });
-    let reading = Reading::of(&cloud, json!({})).await?.all().await?;
-    assert_eq!(reading.counts(), truth(&cloud));
+    let reading = reading(&cloud, json!({})).await?.all().await?;
+    assert_eq!(counts(&reading), truth(&cloud));
     assert!(reading.fold.is_whole());
     assert!(!reading.errors.is_empty());
     for error in &reading.errors {
@@ -270,8 +126,8 @@ async fn failures_of_the_server_and_cut_off_answers_are_transient() -> Result<()
         faults.fail_every = 3;
         faults.cut_off_every = 4;
     });
-    let reading = Reading::of(&cloud, json!({})).await?.all().await?;
-    assert_eq!(reading.counts(), truth(&cloud));
+    let reading = reading(&cloud, json!({})).await?.all().await?;
+    assert_eq!(counts(&reading), truth(&cloud));
     assert!(reading.fold.is_whole());
     let reasons: Vec<String> = reading.errors.iter().map(ToString::to_string).collect();
     assert!(reading.errors.iter().all(|error| matches!(error, WorkError::Transient { .. })), "{reasons:?}");
@@ -286,9 +142,9 @@ async fn failures_of_the_server_and_cut_off_answers_are_transient() -> Result<()
 async fn a_token_that_expires_between_pages_is_replaced_once() -> Result<()> {
     let cloud = Cloudsim::builder().subscriptions(1).nsgs(20).rules(1).page_size(4).start().await?;
     cloud.faults(|faults| faults.expire_tokens_after = Some(3));
-    let reading = Reading::of(&cloud, json!({})).await?.all().await?;
+    let reading = reading(&cloud, json!({})).await?.all().await?;
     assert!(reading.errors.is_empty(), "{:?}", reading.errors);
-    assert_eq!(reading.counts(), truth(&cloud));
+    assert_eq!(counts(&reading), truth(&cloud));
     let statistics = cloud.statistics();
     assert_eq!((statistics.tokens_issued, statistics.unauthorized), (2, 1));
     Ok(())
@@ -297,10 +153,11 @@ async fn a_token_that_expires_between_pages_is_replaced_once() -> Result<()> {
 #[tokio::test]
 async fn units_whose_token_was_refused_share_the_next_one() -> Result<()> {
     let cloud = Cloudsim::builder().subscriptions(8).nsgs(2).start().await?;
-    let mut reading = Reading::of(&cloud, json!({})).await?;
+    let mut reading = reading(&cloud, json!({})).await?;
     let root = reading.root.clone();
     let list = reading.work(&root).await??.children.remove(0);
-    let units = reading.work(&list).await??.children;
+    let mut units = reading.work(&list).await??.children;
+    units.retain(|unit| unit.resource_type == "nsg");
     cloud.expire_tokens();
     let work = units.iter().map(|unit| async {
         let mut out = Emitter::new(reading.bus.clone(), unit, &reading.spec);
@@ -317,7 +174,7 @@ async fn units_whose_token_was_refused_share_the_next_one() -> Result<()> {
 #[tokio::test]
 async fn a_token_that_is_refused_again_is_no_endless_loop() -> Result<()> {
     let cloud = Cloudsim::builder().token_lifetime(Duration::ZERO).start().await?;
-    let mut reading = Reading::of(&cloud, json!({})).await?;
+    let mut reading = reading(&cloud, json!({})).await?;
     let list = reading.first_of("subscription").await?;
     let Err(WorkError::NotRead { state, reason }) = reading.work(&list).await? else { panic!() };
     assert_eq!(state, State::Failed);
@@ -333,9 +190,9 @@ async fn a_next_link_of_another_origin_is_not_followed() -> Result<()> {
     cloud.faults(|faults| {
         faults.trouble(0, Trouble::ForeignNextLink(stranger.url().to_owned()), Times::Always);
     });
-    let reading = Reading::of(&cloud, json!({})).await?.all().await?;
+    let reading = reading(&cloud, json!({})).await?.all().await?;
     assert_eq!(stranger.statistics().arm_requests(), 0);
-    assert_eq!(reading.counts(), (1, 4, 4));
+    assert_eq!(counts(&reading), (1, 4, 4));
     let coverage = reading.coverage(&cloud.estate().subscription_id(0), "nsg");
     assert_eq!((coverage.state, coverage.read, coverage.missing), (State::Partial, 4, None));
     assert!(coverage.reason.unwrap_or_default().contains(stranger.url()));
@@ -346,7 +203,7 @@ async fn a_next_link_of_another_origin_is_not_followed() -> Result<()> {
 async fn a_unit_with_a_foreign_link_shows_nobody_the_token() -> Result<()> {
     let stranger = Cloudsim::builder().start().await?;
     let cloud = Cloudsim::builder().subscriptions(1).nsgs(6).page_size(4).start().await?;
-    let mut reading = Reading::of(&cloud, json!({})).await?;
+    let mut reading = reading(&cloud, json!({})).await?;
     let list = reading.first_of("nsg").await?;
     let page = reading.work(&list).await??.children.remove(0);
     let task = page.task.get().replace(cloud.url(), stranger.url());
@@ -360,8 +217,8 @@ async fn a_unit_with_a_foreign_link_shows_nobody_the_token() -> Result<()> {
 async fn a_refused_page_token_begins_the_list_again() -> Result<()> {
     let cloud = Cloudsim::builder().subscriptions(6).nsgs(9).rules(1).page_size(4).start().await?;
     cloud.faults(|faults| faults.refuse_page_tokens = Times::Next(2));
-    let reading = Reading::of(&cloud, json!({})).await?.all().await?;
-    assert_eq!(reading.counts(), truth(&cloud));
+    let reading = reading(&cloud, json!({})).await?.all().await?;
+    assert_eq!(counts(&reading), truth(&cloud));
     assert!(reading.fold.is_whole(), "{:?}", reading.fold.coverage());
     // What was read before the list began again does not count.
     assert_eq!(reading.coverage("", "subscription").read, 6);
@@ -382,7 +239,7 @@ async fn a_wrong_sign_in_says_what_to_do_and_shows_no_secret() -> Result<()> {
         ("client", "00000000-0000-0000-0000-000000000001", "400 AADSTS700016: ", "set `client`"),
         ("tenant", "nowhere.example", "400 AADSTS90002: ", "set `tenant`"),
     ] {
-        let mut reading = Reading::of(&cloud, json!({parameter: value})).await?;
+        let mut reading = reading(&cloud, json!({parameter: value})).await?;
         let list = reading.first_of("subscription").await?;
         let Err(WorkError::NotRead { state, reason }) = reading.work(&list).await? else { panic!("{parameter}") };
         assert_eq!(state, State::Failed);
@@ -401,7 +258,7 @@ async fn a_cloud_that_is_away_may_come_back() -> Result<()> {
     };
     let cloud = Cloudsim::builder().start().await?;
     for (parameter, call) in [("login_endpoint", "POST"), ("arm_endpoint", "GET")] {
-        let mut reading = Reading::of(&cloud, json!({parameter: away})).await?;
+        let mut reading = reading(&cloud, json!({parameter: away})).await?;
         let list = reading.first_of("subscription").await?;
         let Err(WorkError::Transient { reason }) = reading.work(&list).await? else { panic!("{parameter}") };
         assert!(reason.contains(&format!("{call} {away}/")) && reason.contains("cannot connect"), "{reason}");
@@ -412,8 +269,8 @@ async fn a_cloud_that_is_away_may_come_back() -> Result<()> {
 #[tokio::test]
 async fn limits_leave_out_and_say_so() -> Result<()> {
     let cloud = Cloudsim::builder().subscriptions(6).nsgs(9).rules(1).page_size(4).start().await?;
-    let reading = Reading::of(&cloud, json!({"_max_subs": 2, "_max_recs": 5})).await?.all().await?;
-    assert_eq!(reading.counts(), (2, 10, 10));
+    let reading = reading(&cloud, json!({"_max_subs": 2, "_max_recs": 5})).await?.all().await?;
+    assert_eq!(counts(&reading), (2, 10, 10));
     assert_eq!(cloud.statistics().subscription_list_requests, 1);
     let list = reading.coverage("", "subscription");
     assert_eq!((list.state, list.read, list.missing), (State::Skipped, 2, None));
@@ -422,16 +279,18 @@ async fn limits_leave_out_and_say_so() -> Result<()> {
     assert_eq!(reason, "`_max_recs` is 5");
 
     // A limit that nothing exceeds leaves out nothing.
-    let reading = Reading::of(&cloud, json!({"_max_subs": 6, "_max_recs": 9})).await?.all().await?;
-    assert_eq!(reading.counts(), truth(&cloud));
-    assert!(reading.fold.coverage().iter().all(|coverage| coverage.state == State::Complete));
+    let reading = reading(&cloud, json!({"_max_subs": 6, "_max_recs": 9})).await?.all().await?;
+    assert_eq!(counts(&reading), truth(&cloud));
+    assert!(reading.fold.is_whole() && reading.coverage("", "subscription").state == State::Complete);
     Ok(())
 }
 
 #[tokio::test]
 async fn a_tenant_without_subscriptions_is_complete() -> Result<()> {
     let cloud = Cloudsim::builder().subscriptions(0).start().await?;
-    let reading = Reading::of(&cloud, json!({})).await?.all().await?;
-    assert_eq!(reading.fold.coverage(), [Coverage::complete("", "subscription", 0)]);
+    let reading = reading(&cloud, json!({})).await?.all().await?;
+    let reason = "the application sees no subscription: give it the role Reader".to_owned();
+    let complete = Coverage { reason: Some(reason), ..Coverage::complete("", "subscription", 0) };
+    assert_eq!(reading.fold.coverage(), [complete]);
     Ok(())
 }

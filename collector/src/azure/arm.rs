@@ -4,24 +4,28 @@
 //! (<https://github.com/Azure/azure-resource-manager-rpc/blob/master/v1.0/common-api-details.md>) for errors, and
 //! <https://learn.microsoft.com/azure/azure-resource-manager/management/request-limits-and-throttling> for throttling.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use proto::coverage::State;
 use proto::record::Text;
 use reqwest::StatusCode;
+use reqwest::header::HeaderMap;
 use serde::Deserialize;
+use tokio::time::Instant;
 use url::Url;
 
 use super::sign_in::{SignIn, Token};
 use crate::cloud::WorkError;
-use crate::http::{self, Answer, Client, Endpoint};
+use crate::http::{self, Answer, Client, Expected};
 
 /// The wait when ARM throttles and does not say for how long.
 const DEFAULT_WAIT: Duration = Duration::from_secs(10);
 /// A wait of none would ask again at once and never come to an end.
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
-/// No single wait is longer.
-const LONGEST_WAIT: Duration = Duration::from_secs(600);
+/// No single wait is longer: what a server asks for is honoured, but an answer gone wrong is not.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// What a service says when it is not in use in a subscription: there is nothing to read.
 const NOT_ENABLED: [&str; 4] = [
@@ -31,12 +35,13 @@ const NOT_ENABLED: [&str; 4] = [
     "SubscriptionNotRegistered",
 ];
 
-/// Resource Manager at one endpoint, as one application.
+/// A service of Azure, Resource Manager or the key vaults, as one application.
 #[derive(Debug)]
-pub(super) struct Arm {
+pub(super) struct Api {
     http: Client,
     sign_in: SignIn,
-    endpoint: Endpoint,
+    /// By scope: throttling is by subscription, or by vault.
+    paces: Mutex<HashMap<String, Pace>>,
 }
 
 /// Why a page was not had.
@@ -46,6 +51,8 @@ pub(super) enum Refusal {
     Work(WorkError),
     /// The page token is no longer good: the list must begin again.
     PageToken(String),
+    /// There is no such thing: 404 or 410.
+    NotFound(String),
 }
 
 impl<E: Into<WorkError>> From<E> for Refusal {
@@ -54,33 +61,110 @@ impl<E: Into<WorkError>> From<E> for Refusal {
     }
 }
 
-impl Arm {
-    pub(super) fn new(http: Client, sign_in: SignIn, endpoint: Endpoint) -> Self {
-        Self { http, sign_in, endpoint }
+impl Refusal {
+    /// What becomes of a unit for which it makes no difference.
+    pub(super) fn into_work_error(self) -> WorkError {
+        match self {
+            Self::Work(error) => error,
+            Self::PageToken(reason) | Self::NotFound(reason) => WorkError::NotRead { state: State::Failed, reason },
+        }
+    }
+}
+
+impl Api {
+    pub(super) fn new(http: Client, sign_in: SignIn) -> Self {
+        Self { http, sign_in, paces: Mutex::default() }
     }
 
-    /// Where it is.
-    pub(super) fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
-    }
-
-    /// The body of a page of a list. `page` counts from 1.
+    /// The answer at a URL. `page` counts the pages of a list from 1.
     ///
-    /// The URL must be of this endpoint: the token goes with it.
-    pub(super) async fn page(&self, url: &Url, page: u32) -> Result<Vec<u8>, Refusal> {
-        let token = self.sign_in.token().await?;
-        let mut answer = self.http.get(url, token.secret()).await?;
-        let mut used = token;
+    /// The URL must be of the service: the token goes with it.
+    pub(super) async fn get(
+        &self,
+        url: &Url,
+        scope: &str,
+        page: u32,
+        expected: &Expected,
+    ) -> Result<Answer, Refusal> {
+        let room = self.http.room(expected).await;
+        self.keep_pace(scope).await;
+        let mut used = self.sign_in.token().await?;
+        let mut answer = self.http.get(url, used.secret(), room).await?;
         if answer.status == StatusCode::UNAUTHORIZED {
             // It may have expired on the way, or been revoked: one other token settles whether it was that.
             used = self.sign_in.replace(&used).await?;
-            answer = self.http.get(url, used.secret()).await?;
+            answer = self.http.get(url, used.secret(), answer.room).await?;
         }
+        self.see(scope, &answer);
         if answer.status == StatusCode::OK {
-            return Ok(answer.body);
+            expected.learn(answer.body.len());
+            return Ok(answer);
         }
         Err(refusal(&http::call("GET", url), page, &answer, &used))
     }
+
+    /// Waits for the scope's next turn, if the scope has little left.
+    async fn keep_pace(&self, scope: &str) {
+        let wait = {
+            let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
+            paces.get_mut(scope).map(|pace| pace.turn(Instant::now()))
+        };
+        if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Remembers how much the service says is left.
+    fn see(&self, scope: &str, answer: &Answer) {
+        let Some(remaining) = remaining(&answer.headers) else { return };
+        let gap = gap(remaining);
+        let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
+        if gap.is_zero() {
+            paces.remove(scope);
+        } else if let Some(pace) = paces.get_mut(scope) {
+            pace.gap = gap;
+        } else {
+            paces.insert(scope.to_owned(), Pace { gap, next: Instant::now() + gap });
+        }
+    }
+}
+
+/// The calls of a scope, one after the other.
+#[derive(Debug)]
+struct Pace {
+    gap: Duration,
+    next: Instant,
+}
+
+impl Pace {
+    /// How long the next call waits for its turn.
+    fn turn(&mut self, now: Instant) -> Duration {
+        let turn = self.next.max(now);
+        // Calls that are given up leave no hole: nobody waits longer than this.
+        self.next = (turn + self.gap).min(now + LONGEST_TURN);
+        turn - now
+    }
+}
+
+/// A call waits no longer than this for its turn.
+const LONGEST_TURN: Duration = Duration::from_secs(10);
+/// What the service may have left before we slow down.
+const PLENTY: u64 = 50;
+
+/// The smallest number of calls that the service has left for us, in any of its ways of counting:
+/// `x-ms-ratelimit-remaining-subscription-reads: 249`,
+/// `x-ms-ratelimit-remaining-resource: Microsoft.Compute/LowCostGet3Min;3999,Microsoft.Compute/LowCostGet30Min;31999`.
+fn remaining(headers: &HeaderMap) -> Option<u64> {
+    let ours = headers.iter().filter(|(name, _)| name.as_str().starts_with("x-ms-ratelimit-remaining-"));
+    let values = ours.filter_map(|(_, value)| value.to_str().ok()).flat_map(|value| value.split(','));
+    values.filter_map(|value| value.rsplit(';').next()?.trim().parse().ok()).min()
+}
+
+/// The time between two calls: at half of [`PLENTY`] it is that in which Resource Manager's bucket gets one more
+/// (25 reads a second), so that the bucket neither fills nor runs dry.
+fn gap(remaining: u64) -> Duration {
+    let short = PLENTY.saturating_sub(remaining);
+    Duration::from_micros(short * 40_000 * 2 / PLENTY)
 }
 
 /// An error as ARM words it; some services leave out the outer object.
@@ -144,10 +228,17 @@ fn refusal(call: &str, page: u32, answer: &Answer, token: &Token) -> Refusal {
             State::Failed,
             "a new token was refused, too: check that `login_endpoint` and `arm_endpoint` are of the same cloud",
         ),
-        403 => not_read(State::Denied, "give the application a role that may read it, like Reader"),
+        403 => {
+            let hint = match permission(&said.text) {
+                Some(action) => format!("give the application a role with the permission {action}, like Reader"),
+                None => "give the application a role that may read it, like Reader".to_owned(),
+            };
+            not_read(State::Denied, &hint)
+        }
         404 if said.code.eq_ignore_ascii_case("SubscriptionNotFound") => {
             not_read(State::Failed, "it was deleted or moved since the subscriptions were listed")
         }
+        404 | 410 => Refusal::NotFound(reason("")),
         300..400 => not_read(State::Failed, "it leads to another place, and the token is not shown there"),
         _ => not_read(State::Failed, ""),
     }
@@ -156,6 +247,12 @@ fn refusal(call: &str, page: u32, answer: &Answer, token: &Token) -> Refusal {
 fn throttled(answer: &Answer, said: &Said, reason: String) -> Refusal {
     let wait = answer.retry_after().or_else(|| wait_in(&said.text)).unwrap_or(DEFAULT_WAIT);
     Refusal::Work(WorkError::Throttled { wait: wait.clamp(SHORTEST_WAIT, LONGEST_WAIT), reason })
+}
+
+/// Resource Manager names the permission: "… authorization to perform action 'Microsoft.Compute/disks/read' over …".
+fn permission(message: &str) -> Option<&str> {
+    let (_, rest) = message.split_once("perform action '")?;
+    Some(rest.split_once('\'')?.0)
 }
 
 /// Resource providers name the wait in the message: "Please try again after '372' seconds."
@@ -180,13 +277,15 @@ mod tests {
     use reqwest::header::{HeaderMap, RETRY_AFTER};
 
     use super::*;
+    use crate::http::Room;
 
     fn answer(status: u16, retry_after: Option<&str>, body: &str) -> Answer {
         let mut headers = HeaderMap::new();
         if let Some(value) = retry_after {
             headers.insert(RETRY_AFTER, value.parse().unwrap());
         }
-        Answer { status: StatusCode::from_u16(status).unwrap(), headers, body: body.into() }
+        let status = StatusCode::from_u16(status).unwrap();
+        Answer { status, headers, body: body.into(), room: Room::default() }
     }
 
     fn error(status: u16, code: &str) -> Answer {
@@ -211,7 +310,6 @@ mod tests {
             (401, "InvalidAuthenticationTokenTenant", State::Denied),
             (403, "AuthorizationFailed", State::Denied),
             (404, "SubscriptionNotFound", State::Failed),
-            (404, "InvalidResourceType", State::Failed),
             (400, "NoRegisteredProviderFound", State::NotEnabled),
             (404, "noRegisteredProviderFound", State::NotEnabled),
             (409, "MissingSubscriptionRegistration", State::NotEnabled),
@@ -251,7 +349,7 @@ mod tests {
             (429, None, "", 10),
             (429, None, rp, 372),
             (429, Some("0"), "", 1),
-            (429, Some("86400"), "", 600),
+            (429, Some("86400"), "", 86_400),
             (503, Some("5"), "", 5),
         ] {
             let answer = answer(status, retry_after, body);
@@ -260,6 +358,47 @@ mod tests {
             };
             assert_eq!(wait.as_secs(), expected, "{status} {retry_after:?} {body}");
         }
+    }
+
+    #[test]
+    fn a_denial_names_the_missing_permission() {
+        let body = r#"{"error":{"code":"AuthorizationFailed","message":"The client 'a' does not have authorization to perform action 'Microsoft.Compute/disks/read' over scope '/subscriptions/s'."}}"#;
+        let (state, reason) = not_read(1, &answer(403, None, body));
+        assert_eq!(state, State::Denied);
+        assert!(reason.contains("a role with the permission Microsoft.Compute/disks/read"), "{reason}");
+    }
+
+    #[test]
+    fn what_is_not_there_is_told_apart() {
+        for (status, code) in [(404, "ResourceNotFound"), (410, "Gone"), (404, "InvalidResourceType")] {
+            assert!(matches!(refused(1, &error(status, code)), Refusal::NotFound(_)), "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn calls_slow_down_before_the_limit() {
+        let mut headers = HeaderMap::new();
+        headers.append("x-ms-ratelimit-remaining-subscription-reads", "249".parse().unwrap());
+        assert_eq!(remaining(&headers), Some(249));
+        let compute = "Microsoft.Compute/LowCostGet3Min;31,Microsoft.Compute/LowCostGet30Min;31999";
+        headers.append("x-ms-ratelimit-remaining-resource", compute.parse().unwrap());
+        assert_eq!(remaining(&headers), Some(31));
+        assert_eq!(remaining(&HeaderMap::new()), None);
+        assert_eq!(gap(PLENTY), Duration::ZERO);
+        assert_eq!(gap(PLENTY / 2), Duration::from_millis(40));
+        assert_eq!(gap(0), Duration::from_millis(80));
+    }
+
+    #[test]
+    fn turns_come_one_after_the_other_and_never_too_late() {
+        let now = Instant::now();
+        let mut pace = Pace { gap: Duration::from_millis(40), next: now };
+        let turns: Vec<_> = (0..3).map(|_| pace.turn(now).as_millis()).collect();
+        assert_eq!(turns, [0, 40, 80]);
+        for _ in 0..1000 {
+            assert!(pace.turn(now) <= LONGEST_TURN);
+        }
+        assert_eq!(pace.turn(now + Duration::from_secs(60)), Duration::ZERO);
     }
 
     #[test]

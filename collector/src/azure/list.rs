@@ -3,7 +3,6 @@
 //! Reference: "Collection queries" in
 //! <https://github.com/Azure/azure-resource-manager-rpc/blob/master/v1.0/resource-api-reference.md>.
 
-use proto::coverage::{Coverage, State};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use url::Url;
@@ -37,8 +36,7 @@ pub(super) enum Next {
 impl<'a> Page<'a> {
     /// Reads the body of a page.
     pub(super) fn parse(body: &'a [u8]) -> serde_json::Result<Self> {
-        // Some services begin with a byte order mark.
-        serde_json::from_slice(body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body))
+        serde_json::from_slice(without_mark(body))
     }
 
     /// What comes after this page, which was had from `here`.
@@ -63,75 +61,9 @@ impl<'a> Page<'a> {
     }
 }
 
-/// The id of the unit that reads a page of a list. One that was begun again has other ids than before.
-pub(super) fn unit_id(resource_type: &str, scope: &str, restart: u32, page: u32) -> String {
-    let mut id = resource_type.to_owned();
-    if !scope.is_empty() {
-        id = format!("{id}/{scope}");
-    }
-    if restart > 0 {
-        id = format!("{id}/r{restart}");
-    }
-    format!("{id}/p{page}")
-}
-
-/// Counts what was read of a page, and what was not.
-#[derive(Debug, Default)]
-pub(super) struct Tally {
-    read: u64,
-    lost: u64,
-    is_cut: bool,
-    left_out: Option<u64>,
-    limited: bool,
-    reason: Option<String>,
-}
-
-impl Tally {
-    /// A resource was read.
-    pub(super) fn read(&mut self) {
-        self.read += 1;
-    }
-
-    /// Something on the page cannot be understood.
-    pub(super) fn lost(&mut self, reason: String) {
-        tracing::warn!(reason, "left out a part of Azure's answer");
-        self.lost += 1;
-        self.reason.get_or_insert(reason);
-    }
-
-    /// The pages that follow are not read: how much is missing is not known.
-    pub(super) fn cut(&mut self, reason: String) {
-        tracing::warn!(reason, "a list is not read to its end");
-        self.is_cut = true;
-        self.reason.get_or_insert(reason);
-    }
-
-    /// The configuration leaves out the rest: so many on this page, and more if the list goes on.
-    pub(super) fn left_out(&mut self, here: u64, goes_on: bool, reason: String) {
-        self.limited = true;
-        self.left_out = (!goes_on).then_some(here);
-        self.reason.get_or_insert(reason);
-    }
-
-    /// Whether the configuration leaves out something.
-    pub(super) fn is_limited(&self) -> bool {
-        self.limited
-    }
-
-    /// How many resources were read.
-    pub(super) fn count(&self) -> u64 {
-        self.read
-    }
-
-    pub(super) fn coverage(self, scope: &str, resource_type: &str) -> Coverage {
-        let (state, missing) = match () {
-            () if self.is_cut => (State::Partial, None),
-            () if self.lost > 0 => (State::Partial, (!self.limited).then_some(self.lost)),
-            () if self.limited => (State::Skipped, self.left_out),
-            () => (State::Complete, None),
-        };
-        Coverage { state, missing, reason: self.reason, ..Coverage::complete(scope, resource_type, self.read) }
-    }
+/// Some services begin with a byte order mark.
+pub(super) fn without_mark(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
 }
 
 #[cfg(test)]
@@ -175,36 +107,5 @@ mod tests {
         }
         let endless = r#"{"value":[],"nextLink":"https://management.azure.com/x"}"#;
         assert!(matches!(next(endless, MOST_PAGES), Next::Refused(_)));
-    }
-
-    #[test]
-    fn ids_say_what_is_read() {
-        assert_eq!(unit_id("subscription", "", 0, 2), "subscription/p2");
-        assert_eq!(unit_id("nsg", "s", 0, 1), "nsg/s/p1");
-        assert_eq!(unit_id("nsg", "s", 1, 1), "nsg/s/r1/p1");
-    }
-
-    #[test]
-    fn a_tally_says_what_is_missing() {
-        let mut tally = Tally::default();
-        tally.read();
-        assert_eq!(tally.coverage("s", "nsg"), Coverage::complete("s", "nsg", 1));
-
-        let mut tally = Tally::default();
-        tally.lost("first".into());
-        tally.lost("second".into());
-        let coverage = tally.coverage("s", "nsg");
-        assert_eq!((coverage.state, coverage.missing), (State::Partial, Some(2)));
-        assert_eq!(coverage.reason.as_deref(), Some("first"));
-
-        let mut tally = Tally::default();
-        tally.lost("first".into());
-        tally.cut("cut".into());
-        assert_eq!(tally.coverage("s", "nsg").missing, None);
-
-        let mut tally = Tally::default();
-        tally.left_out(3, false, "limit".into());
-        let coverage = tally.coverage("s", "nsg");
-        assert_eq!((coverage.state, coverage.missing), (State::Skipped, Some(3)));
     }
 }

@@ -6,10 +6,12 @@
 use std::borrow::Cow;
 
 use proto::record::Text;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::resource::{Made, Malformed, Record, ResourceType, SecurityRule, checked_id};
+use super::resource::{Made, Malformed, Raw, Record, checked_id};
+use super::service::Item;
+use crate::fields::Fields;
 
 /// The address range that stands for every address.
 const EVERYWHERE: &str = "0.0.0.0/0";
@@ -53,6 +55,9 @@ struct RuleProperties<'a> {
     access: Option<Text<'a>>,
     #[serde(borrow)]
     protocol: Option<Text<'a>>,
+    priority: Option<f64>,
+    #[serde(borrow)]
+    source_application_security_groups: Option<Vec<Reference<'a>>>,
     #[serde(borrow)]
     source_address_prefix: Option<Text<'a>>,
     #[serde(borrow)]
@@ -63,9 +68,15 @@ struct RuleProperties<'a> {
     destination_port_ranges: Option<Vec<Text<'a>>>,
 }
 
+#[derive(Debug, Deserialize)]
+struct Reference<'a> {
+    #[serde(borrow)]
+    id: Text<'a>,
+}
+
 /// What `com` says of a firewall rule, in words common to all clouds.
-#[derive(Debug, Serialize)]
-pub(super) struct FirewallRule<'a> {
+#[derive(Debug)]
+struct FirewallRule<'a> {
     /// Whether Azure has put it to use; null when it does not say.
     enabled: Option<bool>,
     /// `in`, `out`.
@@ -81,8 +92,8 @@ pub(super) struct FirewallRule<'a> {
 }
 
 /// The records of a group: those of its rules, then its own.
-pub(super) fn records<'a>(resource_type: &ResourceType, raw: &'a RawValue) -> Result<Made<'a>, Malformed> {
-    let group: Group<'a> =
+pub(super) fn records(Item { raw, .. }: Item<'_>) -> Result<Made<'_>, Malformed> {
+    let group: Group<'_> =
         serde_json::from_str(raw.get()).map_err(|error| Malformed::of("a network security group", raw, &error))?;
     let id = checked_id("a network security group", group.id)?;
     let mut made = Made { records: Vec::new(), lost: Vec::new() };
@@ -92,8 +103,7 @@ pub(super) fn records<'a>(resource_type: &ResourceType, raw: &'a RawValue) -> Re
             Err(Malformed(reason)) => made.lost.push(format!("in {id}: {reason}")),
         }
     }
-    let (record_type, common_type) = (resource_type.name, resource_type.common_type);
-    made.records.push(Record { record_type, common_type, id, raw, rule: None });
+    made.records.push(Record::of("nsg", None, id, raw));
     Ok(made)
 }
 
@@ -101,13 +111,22 @@ fn rule_record<'a>(nsg_id: &Cow<'a, str>, raw: &'a RawValue) -> Result<Record<'a
     let rule: Rule<'a> =
         serde_json::from_str(raw.get()).map_err(|error| Malformed::of("a security rule", raw, &error))?;
     let id = checked_id("a security rule", rule.id)?;
-    let firewall_rule = FirewallRule::of(rule.properties);
+    let mut properties = rule.properties;
+    let mut ext = Fields::new()
+        .with("nsg_id", nsg_id.clone())
+        .with("security_rule_id", id.clone())
+        .with("priority", properties.priority.map(|priority| priority as i64));
+    if let Some(groups) = properties.source_application_security_groups.take().filter(|groups| !groups.is_empty()) {
+        let ids: Vec<_> = groups.into_iter().map(|group| group.id).collect();
+        ext.set("source_application_security_groups", ids);
+    }
     Ok(Record {
         record_type: "security_rule",
         common_type: Some("firewall_rule"),
         id,
-        raw,
-        rule: Some(SecurityRule { nsg_id: nsg_id.clone(), firewall_rule }),
+        raw: Raw::Answer(raw),
+        ext,
+        com: FirewallRule::of(properties).into_fields(),
     })
 }
 
@@ -137,6 +156,18 @@ impl<'a> FirewallRule<'a> {
     }
 }
 
+impl<'a> FirewallRule<'a> {
+    fn into_fields(self) -> Fields<'a> {
+        Fields::new()
+            .with("enabled", self.enabled)
+            .with("direction", self.direction)
+            .with("access", self.access)
+            .with("source_addresses", self.source_addresses)
+            .with("protocol", self.protocol)
+            .with("destination_ports", self.destination_ports)
+    }
+}
+
 /// The API has one value apart from many; often only one of the two is there, and it may be both.
 fn all_of<'a>(one: Option<Text<'a>>, many: Option<Vec<Text<'a>>>) -> impl Iterator<Item = Cow<'a, str>> {
     one.into_iter().chain(many.into_iter().flatten()).map(|Text(text)| text)
@@ -156,7 +187,6 @@ fn lower(Text(text): Text<'_>) -> Cow<'_, str> {
 mod tests {
     use serde_json::{Map, Value, json};
 
-    use super::super::resource;
     use super::super::subscription::{self, Subscription};
     use super::*;
 
@@ -211,6 +241,10 @@ mod tests {
         RawValue::from_string(value.to_string()).unwrap()
     }
 
+    fn in_list(raw: &RawValue) -> Item<'_> {
+        Item { raw, parent: "" }
+    }
+
     fn subscription() -> Subscription {
         let item = json!({"id": format!("/subscriptions/{SUBSCRIPTION}"), "subscriptionId": SUBSCRIPTION,
             "displayName": "Contoso Prod", "state": "Enabled"});
@@ -218,8 +252,8 @@ mod tests {
     }
 
     fn written(record: &Record<'_>) -> Value {
-        let raw: Value = serde_json::from_str(record.raw.get()).unwrap();
-        json!({"raw": raw, "ext": record.ext(&subscription()), "com": record.com()})
+        let raw: Value = serde_json::from_str(record.raw.get().unwrap().get()).unwrap();
+        json!({"raw": raw, "ext": record.ext(&subscription(), true), "com": record.com()})
     }
 
     /// `com` of a rule with these attributes, and an id.
@@ -237,7 +271,7 @@ mod tests {
             item["properties"] = json!({});
         }
         let raw = raw(&item);
-        let made = records(resource::find("nsg").unwrap(), &raw).unwrap();
+        let made = records(in_list(&raw)).unwrap();
         (made.records.iter().map(written).collect(), made.lost)
     }
 
@@ -289,7 +323,11 @@ mod tests {
             } else {
                 assert_eq!(records.len(), expected.len());
                 for (record, expected) in records.iter().zip(expected) {
-                    assert_eq!(record["ext"], expected["ext"]);
+                    // The priority is ours.
+                    let mut ext = record["ext"].clone();
+                    ext.as_object_mut().unwrap().remove("priority");
+                    ext.as_object_mut().unwrap().remove("source_application_security_groups");
+                    assert_eq!(ext, expected["ext"]);
                     assert_eq!(record["com"], expected["com"]);
                     assert_eq!(record["raw"], rest(&expected["raw"]));
                 }
@@ -320,7 +358,7 @@ mod tests {
         let item =
             json!({"id": "/N", "properties": {"securityRules": [{"id": "/N/securityRules/R", "properties": {}}]}});
         let raw = raw(&item);
-        let made = records(resource::find("nsg").unwrap(), &raw).unwrap();
+        let made = records(in_list(&raw)).unwrap();
         let com = serde_json::to_string(&made.records[0].com()).unwrap();
         assert_eq!(
             com,
@@ -341,9 +379,9 @@ mod tests {
     fn the_answer_is_kept_as_it_is() {
         let text = r#"{ "id":"\/N", "properties":{"securityRules":[ {"id":"/r","properties":{"priority":1.0e2,"direction":"Inbound"}} ],"x":1.10} }"#;
         let raw = RawValue::from_string(text.into()).unwrap();
-        let made = records(resource::find("nsg").unwrap(), &raw).unwrap();
-        assert_eq!(made.records[0].raw.get(), r#"{"id":"/r","properties":{"priority":1.0e2,"direction":"Inbound"}}"#);
-        assert_eq!(made.records[1].raw.get(), text);
+        let made = records(in_list(&raw)).unwrap();
+        assert_eq!(made.records[0].raw.get().unwrap().get(), r#"{"id":"/r","properties":{"priority":1.0e2,"direction":"Inbound"}}"#);
+        assert_eq!(made.records[1].raw.get().unwrap().get(), text);
         assert_eq!(made.records[1].id, "/N");
     }
 
@@ -363,7 +401,7 @@ mod tests {
             json!({"id": "/r", "properties": {"destinationPortRanges": [22]}}),
         ] {
             let raw = raw(&json!({"id": "/n", "properties": {"securityRules": [good, bad, good]}}));
-            let made = records(resource::find("nsg").unwrap(), &raw).unwrap();
+            let made = records(in_list(&raw)).unwrap();
             assert_eq!((made.records.len(), made.lost.len()), (3, 1), "{bad}");
         }
         for bad in [
@@ -372,7 +410,7 @@ mod tests {
             json!({"id": "/n", "properties": null}),
             json!({"id": "/n", "properties": {"securityRules": {}}}),
         ] {
-            assert!(records(resource::find("nsg").unwrap(), &raw(&bad)).is_err(), "{bad}");
+            assert!(records(in_list(&raw(&bad))).is_err(), "{bad}");
         }
     }
 }

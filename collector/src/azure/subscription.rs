@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 
+use proto::coverage::Coverage;
 use proto::record::Text;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -36,6 +37,13 @@ impl Subscription {
     /// Whether it is gone but for its name; reading works in all other states.
     pub(super) fn is_deleted(&self) -> bool {
         self.state.as_deref().is_some_and(|state| state.eq_ignore_ascii_case("deleted"))
+    }
+
+    /// What is to be known of a subscription that is not in order, though it is read.
+    pub(super) fn note(&self) -> Option<Coverage> {
+        let state = self.state.as_deref().filter(|state| !state.eq_ignore_ascii_case("enabled"))?;
+        let reason = format!("the subscription is {state}: what it still shows was read");
+        Some(Coverage { reason: Some(reason), ..Coverage::complete(&self.id, NAME, 0) })
     }
 }
 
@@ -70,7 +78,7 @@ pub(super) fn read<'a>(raw: &'a RawValue, tenant: &str) -> Result<(Subscription,
         state: owned(item.state),
         tenant: owned(item.tenant_id).unwrap_or_else(|| tenant.to_owned()),
     };
-    Ok((subscription, Record { record_type: NAME, common_type: Some(NAME), id, raw, rule: None }))
+    Ok((subscription, Record::of(NAME, Some(NAME), id, raw)))
 }
 
 /// It becomes a part of paths and of unit ids, so it is not taken on trust.
@@ -106,7 +114,7 @@ mod tests {
         let raw = raw(json!({"id": "/subscriptions/a8", "subscriptionId": "a8", "state": null}));
         let (subscription, record) = read(&raw, "t1").unwrap();
         assert_eq!((subscription.state.as_deref(), subscription.tenant.as_str()), (None, "t1"));
-        let ext = serde_json::to_value(record.ext(&subscription)).unwrap();
+        let ext = serde_json::to_value(record.ext(&subscription, true)).unwrap();
         assert_eq!(ext["subscription_name"], json!(null));
     }
 
