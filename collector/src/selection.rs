@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use proto::catalogue::ParamError;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 /// What is read of many: all that is included, or all there is if nothing is named, but never what is excluded.
 ///
@@ -37,6 +39,26 @@ impl Selection {
             patterns.iter().any(|pattern| known_by.iter().any(|text| pattern.matches_folded(text)))
         };
         (self.include.is_empty() || any(&self.include)) && !any(&self.exclude)
+    }
+
+    /// What is wrong with the entries of a parameter that is otherwise a selection: `name` is the parameter's.
+    #[must_use]
+    pub fn check(name: &str, value: &Value) -> Vec<ParamError> {
+        let mut errors = Vec::new();
+        let lists = [
+            (name.to_owned(), Some(value)),
+            (format!("{name}.include"), value.get("include")),
+            (format!("{name}.exclude"), value.get("exclude")),
+        ];
+        for (path, list) in lists {
+            for (index, entry) in list.and_then(Value::as_array).into_iter().flatten().enumerate() {
+                if entry.as_str().is_some_and(|text| text.trim().is_empty()) {
+                    let message = "the entry is empty: write an id, a name, or a pattern with `*` and `?`".to_owned();
+                    errors.push(ParamError { path: format!("{path}[{index}]"), message });
+                }
+            }
+        }
+        errors
     }
 
     /// Whether it leaves out nothing.
@@ -95,11 +117,7 @@ fn folded(text: &str) -> Vec<char> {
 
 impl<'de> Deserialize<'de> for Pattern {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        if text.trim().is_empty() {
-            return Err(de::Error::custom("an entry is empty; write an id, a name, or a pattern with `*` and `?`"));
-        }
-        Ok(Self::new(text.trim()))
+        Ok(Self::new(String::deserialize(deserializer)?.trim()))
     }
 }
 
@@ -153,7 +171,7 @@ impl<'de> Deserialize<'de> for Selection {
 #[cfg(test)]
 mod tests {
     use proto::config::params;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -229,14 +247,20 @@ mod tests {
                 "subscriptions: found the text \"prod\"; a list of ids, names and patterns, or a mapping with such lists, `include` and `exclude`, is expected"
             ]
         );
-        let several = errors(json!({"inlcude": ["a"], "exclude": ["a", 7, " "]}));
         assert_eq!(
-            several,
+            errors(json!({"inlcude": ["a"], "exclude": ["a", 7, true]})),
             [
                 "subscriptions.exclude[1]: found the number 7; a text is expected; write it in quotes",
-                "subscriptions.exclude[2]: an entry is empty; write an id, a name, or a pattern with `*` and `?`",
+                "subscriptions.exclude[2]: found `true`; a text is expected; write it in quotes",
                 "subscriptions.inlcude: unknown parameter `inlcude`; did you mean `include`? (allowed: include, exclude)",
             ]
         );
+        let empty = |value| -> Vec<String> {
+            Selection::check("projects", &value).into_iter().map(|error| error.path).collect()
+        };
+        assert_eq!(empty(json!(["a", "", 7])), ["projects[1]"]);
+        let both = json!({"include": [" "], "exclude": ["a", ""]});
+        assert_eq!(empty(both), ["projects.include[0]", "projects.exclude[1]"]);
+        assert!(empty(json!("a")).is_empty());
     }
 }

@@ -21,6 +21,9 @@ mod way;
 const PROCESSES: u32 = 4;
 const THREADS: u32 = 30;
 
+/// The parameter that selects.
+const SUBSCRIPTIONS: &str = "subscriptions";
+
 /// The parameters of all of Azure's plugins.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -130,6 +133,7 @@ impl AzureParams {
             errors.extend(way::check(params));
             errors.extend(choice.endpoints().err().into_iter().flatten());
             errors.extend(wrong_api_versions(params, lists));
+            errors.extend(params.get(SUBSCRIPTIONS).into_iter().flat_map(|it| Selection::check(SUBSCRIPTIONS, it)));
         }
         errors.sort_by(|one, other| one.path.cmp(&other.path));
         read.filter(|_| errors.is_empty()).ok_or(errors)

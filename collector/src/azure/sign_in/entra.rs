@@ -25,11 +25,15 @@ use azure_identity::{
 };
 use proto::record::Text;
 use serde::Deserialize;
+use url::form_urlencoded;
 
 use super::certificate::read_small_file;
 use super::{Application, Failure, Fresh, Proof};
 use crate::azure::arm::bounded;
 use crate::http::{self, Answer, Client, Endpoint, HttpError};
+
+/// The fields of the form that are secret.
+const PROOFS: [&str; 2] = ["client_secret", "client_assertion"];
 
 /// An application at one login endpoint.
 #[derive(Debug)]
@@ -51,15 +55,15 @@ impl Entra {
     }
 
     pub(super) async fn token(&self, scope: &str) -> Result<Fresh, Failure> {
-        let (hidden, credential) = self.credential().await.map_err(|why| Failure::Final(self.reason(&why)))?;
+        let credential = self.credential().await.map_err(|why| Failure::Final(self.reason(&why)))?;
         let AccessToken { token, expires_on } =
-            credential.get_token(&[scope], None).await.map_err(|error| self.explain(&error, hidden.secret()))?;
+            credential.get_token(&[scope], None).await.map_err(|error| self.explain(&error))?;
         let lifetime = SystemTime::from(expires_on).duration_since(SystemTime::now()).unwrap_or_default();
         Ok(Fresh { secret: token, lifetime })
     }
 
-    /// A credential for one token, as it has a cache of its own; and what must be hidden of it.
-    async fn credential(&self) -> Result<(TokenSecret, Arc<dyn TokenCredential>), String> {
+    /// A credential for one token, as it has a cache of its own.
+    async fn credential(&self) -> Result<Arc<dyn TokenCredential>, String> {
         let Application { tenant, client } = self.application.clone();
         let client_options = self.client_options();
         let why = |error: azure_core::Error| bounded(&error.to_string(), 500);
@@ -67,8 +71,7 @@ impl Entra {
             Proof::Secret(secret) => {
                 let secret = TokenSecret::new(secret.expose().to_owned());
                 let options = Some(ClientSecretCredentialOptions { client_options });
-                let credential = ClientSecretCredential::new(&tenant, client, secret.clone(), options).map_err(why)?;
-                return Ok((secret, credential));
+                return Ok(ClientSecretCredential::new(&tenant, client, secret, options).map_err(why)?);
             }
             // Keys and tokens are exchanged while a process runs, so the files are read each time.
             Proof::Certificate(certificate) => {
@@ -82,8 +85,7 @@ impl Entra {
             }
         };
         let options = Some(ClientAssertionCredentialOptions { client_options });
-        let given = Given(assertion.clone());
-        Ok((assertion, ClientAssertionCredential::new(tenant, client, given, options).map_err(why)?))
+        Ok(ClientAssertionCredential::new(tenant, client, Given(assertion), options).map_err(why)?)
     }
 
     fn client_options(&self) -> ClientOptions {
@@ -98,9 +100,8 @@ impl Entra {
         }
     }
 
-    /// The failure, without what must be hidden, should anybody repeat it.
-    fn explain(&self, error: &azure_core::Error, hidden: &str) -> Failure {
-        let reason = |why: &str| self.reason(&why.replace(hidden, "***"));
+    fn explain(&self, error: &azure_core::Error) -> Failure {
+        let reason = |why: &str| self.reason(why);
         let Some(trouble) = trouble_in(error) else {
             return Failure::Final(reason(&bounded(&error.to_string(), 500)));
         };
@@ -175,11 +176,17 @@ impl HttpClient for Login {
         let answer =
             self.http.post_form(&url, form.clone()).await.map_err(|error| Trouble::Http(error).into_azure())?;
         if !answer.status.is_success() {
-            let refused = Refused::read(&http::call("POST", &url), &answer);
+            let refused = Refused::read(&http::call("POST", &url), &answer, |text| without_proof(form, text));
             return Err(Trouble::Refused(refused).into_azure());
         }
         Ok(AsyncRawResponse::from_bytes(StatusCode::Ok, Headers::new(), answer.body))
     }
+}
+
+/// The text without what the form proves the application with, should the answer repeat it.
+fn without_proof(form: &[u8], text: &str) -> String {
+    let hidden = form_urlencoded::parse(form).filter(|(name, _)| PROOFS.contains(&name.as_ref()));
+    hidden.fold(text.to_owned(), |text, (_, value)| text.replace(value.as_ref(), "***"))
 }
 
 /// Why the sign-in failed, on its way through the SDK.
@@ -242,7 +249,8 @@ struct RefusedBody<'a> {
 }
 
 impl Refused {
-    fn read(call: &str, answer: &Answer) -> Self {
+    /// `hide` leaves out what is secret: before the text is cut, for a part of it would not be found.
+    fn read(call: &str, answer: &Answer, hide: impl Fn(&str) -> String) -> Self {
         let body: RefusedBody<'_> = serde_json::from_slice(&answer.body).unwrap_or_default();
         let error = body.error.as_deref().unwrap_or_default();
         // Trace ids and times follow; they would make each repetition another text.
@@ -254,7 +262,7 @@ impl Refused {
             code: body.error_codes.first().copied(),
             is_temporary: error == "temporarily_unavailable",
             wait: answer.retry_after(),
-            text: format!("{call}: {status} {}", bounded(description, 500)).trim_end().to_owned(),
+            text: format!("{call}: {status} {}", bounded(&hide(description), 500)).trim_end().to_owned(),
         }
     }
 
@@ -314,6 +322,7 @@ mod tests {
         Refused::read(
             "POST https://login/t/oauth2/v2.0/token",
             &Answer { status, headers: HeaderMap::new(), body: body.into(), room: http::Room::default() },
+            str::to_owned,
         )
     }
 

@@ -92,6 +92,14 @@ impl Service {
         }
     }
 
+    /// The text without the app's secret, should the answer repeat it.
+    fn without_secret(&self, text: &str) -> String {
+        match self {
+            Self::App(_, secret) => text.replace(secret.expose(), "***"),
+            Self::Machine(_) => text.to_owned(),
+        }
+    }
+
     /// The URL and the headers of a request for a token.
     fn request(&self, identity: &Identity, scope: &str) -> Result<(Url, HeaderMap), String> {
         let mut url = self.url().clone();
@@ -173,7 +181,9 @@ impl ManagedIdentity {
     fn refused(&self, call: &str, answer: &Answer) -> Failure {
         let body: Refused<'_> = serde_json::from_slice(&answer.body).unwrap_or_default();
         let said = [body.error_description, body.message, body.error].into_iter().flatten().next();
-        let text = format!("{call}: {} {}", answer.status.as_u16(), bounded(said.as_deref().unwrap_or_default(), 500));
+        // Before the text is cut: a part of a secret would not be found.
+        let said = self.service.without_secret(said.as_deref().unwrap_or_default());
+        let text = format!("{call}: {} {}", answer.status.as_u16(), bounded(&said, 500));
         let text = text.trim_end();
         let is_azure = answer.headers.get(SERVER).is_some_and(|server| server.as_bytes().starts_with(b"IMDS"));
         let reason = |hint: &str| self.reason(&format!("{text}{}{hint}", if hint.is_empty() { "" } else { " " }));
@@ -201,11 +211,7 @@ impl ManagedIdentity {
                 format!("the managed identity {id}")
             }
         };
-        let text = format!("cannot sign in by {identity}: {why}");
-        match &self.service {
-            Service::App(_, secret) => text.replace(secret.expose(), "***"),
-            Service::Machine(_) => text,
-        }
+        format!("cannot sign in by {identity}: {why}")
     }
 }
 
