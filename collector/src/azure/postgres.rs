@@ -137,13 +137,13 @@ struct ServerProperties<'a> {
     ssl_enforcement: Option<Text<'a>>,
 }
 
-/// A setting, in the shape of the API.
+/// A setting, in the shape of the API. There are hundreds, so that only those that count are read further.
 #[derive(Debug, Deserialize)]
 struct Configuration<'a> {
     #[serde(borrow)]
     name: Option<Text<'a>>,
     #[serde(borrow)]
-    properties: Option<ConfigurationProperties<'a>>,
+    properties: Option<&'a RawValue>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -184,18 +184,24 @@ impl Settings {
     fn add(&mut self, server: &str, raw: &RawValue, name: fn(&Setting) -> &str) -> Result<(), Malformed> {
         let configuration: Configuration<'_> = answer::part("a configuration", server, raw)?;
         let (Some(set), Some(properties)) = (configuration.name, configuration.properties) else { return Ok(()) };
-        let Some(value) = properties.value else { return Ok(()) };
-        if &*set == REQUIRE_TLS {
-            self.requires_tls = Some(is_on(&value));
-        }
         let known = SETTINGS.iter().zip(&mut self.known).find(|(setting, _)| name(setting) == &*set);
-        let Some((setting, told)) = known else { return Ok(()) };
-        *told = match properties.data_type.as_deref() {
+        if known.is_none() && &*set != REQUIRE_TLS {
+            return Ok(());
+        }
+        let what = format!("the configuration {}", &*set);
+        let properties: Option<ConfigurationProperties<'_>> = answer::part(&what, server, properties)?;
+        let Some(ConfigurationProperties { value: Some(value), data_type }) = properties else { return Ok(()) };
+        let Some((setting, told)) = known else {
+            self.requires_tls = Some(is_on(&value));
+            return Ok(());
+        };
+        *told = match data_type.as_deref() {
             Some("Boolean") => Some((setting.boolean, is_on(&value).into())),
             Some("Integer") => {
-                let number: i64 = value.trim().parse().map_err(|_| {
-                    Malformed(format!("the configuration {} of {server} is not a whole number: {:?}", &*set, &*value))
-                })?;
+                let number: i64 = value
+                    .trim()
+                    .parse()
+                    .map_err(|_| Malformed(format!("{what} of {server} is not a whole number: {:?}", &*value)))?;
                 Some((setting.integer, number.into()))
             }
             _ => return Ok(()),
@@ -307,6 +313,7 @@ mod tests {
         let settings = json!([
             setting("log_retention_days", &json!("x"), "Integer"),
             setting("log_duration", &json!(5), "Boolean"),
+            setting("array_nulls", &json!(5), "Boolean"),
             5,
             {"name": "log_connections"},
             {"name": null, "properties": null},
@@ -322,7 +329,11 @@ mod tests {
         }
         assert_eq!(made.lost.len(), 3, "{:?}", made.lost);
         assert_eq!(made.lost[0], r#"the configuration log_retention_days of /pg is not a whole number: "x""#);
-        assert!(made.lost[1].starts_with("a configuration of /pg cannot be understood: "), "{:?}", made.lost);
+        assert!(
+            made.lost[1].starts_with("the configuration log_duration of /pg cannot be understood: "),
+            "{:?}",
+            made.lost
+        );
     }
 
     #[test]
