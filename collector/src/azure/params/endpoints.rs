@@ -58,7 +58,7 @@ const CLOUDS: [NationalCloud; 3] = [
 impl NationalCloud {
     fn named(name: &str) -> Option<&'static Self> {
         let is_name = |known: &&str| known.eq_ignore_ascii_case(name);
-        CLOUDS.iter().find(|cloud| is_name(&cloud.name) || cloud.aliases.iter().any(|alias| is_name(&alias)))
+        CLOUDS.iter().find(|cloud| is_name(&cloud.name) || cloud.aliases.iter().any(is_name))
     }
 }
 
