@@ -78,7 +78,11 @@ impl Endpoint {
     /// # Errors
     /// See [`EndpointError`].
     pub fn of(url: &Url) -> Result<Self, EndpointError> {
-        if has_credentials(url) { Err(EndpointError::TooMuch("credentials")) } else { Self::parse(&url.origin().ascii_serialization()) }
+        if has_credentials(url) {
+            Err(EndpointError::TooMuch("credentials"))
+        } else {
+            Self::parse(&url.origin().ascii_serialization())
+        }
     }
 
     /// The URL of a path (absolute, already encoded) and a query (already encoded) at this endpoint.

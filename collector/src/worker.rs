@@ -455,7 +455,9 @@ mod tests {
         let (key, version) = (Key::new("k").unwrap(), Version::new("20260131_235959").unwrap());
         let mut unit = Unit::root(&key, &version, &key, &key);
         for _ in 0..6 {
-            let Fate::Replace { successor } = throttled(&unit, Duration::from_secs(200), PATIENCE, "429") else { panic!() };
+            let Fate::Replace { successor } = throttled(&unit, Duration::from_secs(200), PATIENCE, "429") else {
+                panic!()
+            };
             unit = *successor;
         }
         assert!(matches!(failing(&unit, Duration::from_secs(1), PATIENCE, "reset"), Fate::Replace { .. }));

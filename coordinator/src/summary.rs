@@ -1,6 +1,6 @@
 //! What a run came to: the table at its end, and whether it is complete.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::tally::Tally;
 
-/// How many scopes that are not complete are named.
-const NAMED_SCOPES: usize = 20;
+/// How many reasons why something is not complete are named.
+const NAMED_GROUPS: usize = 20;
 
 /// What an audit's version came to.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -32,6 +32,19 @@ pub struct AuditReport {
     pub outputs: Vec<OutputReport>,
     /// What is incomplete or failed, in a sentence each.
     pub problems: Vec<String>,
+}
+
+/// What an audit's version read and what not.
+#[derive(Debug, Serialize)]
+pub struct AuditCoverage<'a> {
+    /// The audit.
+    pub audit: &'a Key,
+    /// The run.
+    pub version: &'a Version,
+    /// Whether all was read, evaluated, stored and delivered.
+    pub complete: bool,
+    /// Per cloud plugin: records and coverage.
+    pub clouds: &'a [CloudReport],
 }
 
 /// What a cloud plugin came to.
@@ -114,6 +127,12 @@ impl AuditReport {
         report
     }
 
+    /// What was read and what not, for programs.
+    #[must_use]
+    pub fn coverage(&self) -> AuditCoverage<'_> {
+        AuditCoverage { audit: &self.audit, version: &self.version, complete: self.is_complete(), clouds: &self.clouds }
+    }
+
     /// Whether all was read, evaluated, stored and delivered.
     #[must_use]
     pub fn is_complete(&self) -> bool {
@@ -184,6 +203,9 @@ impl AuditReport {
         for problem in &self.problems {
             let _ = writeln!(text, "  ! {problem}");
         }
+        for note in self.clouds.iter().flat_map(notes) {
+            let _ = writeln!(text, "  - {note}");
+        }
         text
     }
 
@@ -222,23 +244,61 @@ impl AuditReport {
 }
 
 fn not_whole(cloud: &CloudReport) -> Vec<String> {
-    let mut missed = cloud.coverage.iter().filter(|coverage| !coverage.state.is_whole());
-    let mut problems: Vec<String> = missed
-        .by_ref()
-        .take(NAMED_SCOPES)
-        .map(|coverage| {
-            let scope = if coverage.scope.is_empty() { "all" } else { &coverage.scope };
-            let state = coverage.state.as_str();
-            let kind = if coverage.resource_type.is_empty() { "everything" } else { &coverage.resource_type };
-            let reason = coverage.reason.as_deref().unwrap_or("no reason is known");
-            format!("cloud {}: {kind} of {scope} {state} ({} read): {reason}", cloud.plugin, coverage.read)
-        })
-        .collect();
-    let more = missed.count();
-    if more > 0 {
-        problems.push(format!("cloud {}: {more} more scopes and types are not complete", cloud.plugin));
+    in_groups(cloud, |coverage| !coverage.state.is_whole())
+}
+
+/// What is whole and has something to be said of all the same: what was skipped, is not enabled, or is not in order.
+fn notes(cloud: &CloudReport) -> Vec<String> {
+    in_groups(cloud, |coverage| coverage.state.is_whole() && coverage.reason.is_some())
+}
+
+/// Entries with one state and one kind of reason, in a sentence.
+fn in_groups(cloud: &CloudReport, wanted: impl Fn(&Coverage) -> bool) -> Vec<String> {
+    let mut groups: Vec<(State, String, Vec<&Coverage>)> = Vec::new();
+    for coverage in cloud.coverage.iter().filter(|coverage| wanted(coverage)) {
+        let kind = kind_of(coverage);
+        match groups.iter_mut().find(|(state, known, _)| *state == coverage.state && *known == kind) {
+            Some((_, _, group)) => group.push(coverage),
+            None => groups.push((coverage.state, kind, vec![coverage])),
+        }
     }
-    problems
+    let more = groups.len().saturating_sub(NAMED_GROUPS);
+    let mut lines: Vec<String> =
+        groups.iter().take(NAMED_GROUPS).filter_map(|(_, _, group)| group_in_words(cloud, group)).collect();
+    if more > 0 {
+        lines.push(format!("cloud {}: {more} more reasons; `--coverage FILE` writes all", cloud.plugin));
+    }
+    lines
+}
+
+/// The kind of the reason: what a service says by status and code, or the text without the scope.
+fn kind_of(coverage: &Coverage) -> String {
+    let reason = coverage.reason.as_deref().unwrap_or_default();
+    let mut parts = reason.split(": ").filter(|part| {
+        let (status, rest) = part.split_at_checked(3).unwrap_or_default();
+        status.bytes().all(|byte| byte.is_ascii_digit())
+            && !status.is_empty()
+            && (rest.is_empty() || rest.starts_with(' '))
+    });
+    match parts.next() {
+        Some(code) => code.to_owned(),
+        None if coverage.scope.is_empty() => reason.to_owned(),
+        None => reason.replace(&coverage.scope, "…"),
+    }
+}
+
+fn group_in_words(cloud: &CloudReport, group: &[&Coverage]) -> Option<String> {
+    let first = group.first()?;
+    let name = |text: &str, empty: &str| if text.is_empty() { empty.to_owned() } else { text.to_owned() };
+    let (kind, scope) = (name(&first.resource_type, "everything"), name(&first.scope, "all"));
+    let count = |of: fn(&Coverage) -> &str| group.iter().map(|one| of(one)).collect::<BTreeSet<_>>().len();
+    let (kinds, scopes) = (count(|one| &one.resource_type), count(|one| &one.scope));
+    let what = if kinds == 1 { kind.clone() } else { format!("{kinds} types") };
+    let place = if scopes == 1 { scope.clone() } else { format!("{scopes} scopes") };
+    let read: u64 = group.iter().map(|one| one.read).sum();
+    let (state, reason) = (first.state.as_str(), first.reason.as_deref().unwrap_or("no reason is known"));
+    let example = if group.len() == 1 { String::new() } else { format!(", the first {kind} of {scope}") };
+    Some(format!("cloud {}: {what} of {place} {state} ({read} read){example}: {reason}", cloud.plugin))
 }
 
 fn coverage_in_words(coverage: &[Coverage]) -> String {
@@ -259,4 +319,46 @@ fn coverage_in_words(coverage: &[Coverage]) -> String {
 
 fn results_in_words(results: Results) -> String {
     format!("{} pass, {} fail, {} unknown", results.pass, results.fail, results.unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cloud(coverage: Vec<Coverage>) -> CloudReport {
+        CloudReport { plugin: Key::new("azure").unwrap(), records: 0, coverage, failed: None }
+    }
+
+    fn denied(scope: &str, kind: &str) -> Coverage {
+        let reason = format!("GET https://arm/subscriptions/{scope}/{kind}: 403 AuthorizationFailed: No, {kind}; give");
+        Coverage::not_read(scope, kind, State::Denied, reason)
+    }
+
+    #[test]
+    fn what_has_one_reason_is_one_line() {
+        let cloud = cloud(vec![denied("s1", "nic"), denied("s1", "nsg"), denied("s2", "nsg")]);
+        let [line] = not_whole(&cloud).try_into().unwrap();
+        let begin = "cloud azure: 2 types of 2 scopes denied (0 read), the first nic of s1: GET https://arm/";
+        assert!(line.starts_with(begin), "{line}");
+        assert!(notes(&cloud).is_empty());
+    }
+
+    #[test]
+    fn other_states_and_reasons_are_other_lines() {
+        let odd = Coverage::not_read("s1", "lb", State::Failed, "reset of s1");
+        let odd_too = Coverage::not_read("s2", "lb", State::Failed, "reset of s2");
+        let cloud = cloud(vec![denied("s1", "nic"), odd, odd_too]);
+        let lines = not_whole(&cloud);
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[0].starts_with("cloud azure: nic of s1 denied (0 read): GET "), "{lines:?}");
+        assert_eq!(lines[1], "cloud azure: lb of 2 scopes failed (0 read), the first lb of s1: reset of s1");
+    }
+
+    #[test]
+    fn what_is_whole_and_odd_is_noted() {
+        let deleted = Coverage::not_read("s1", "lb", State::Skipped, "the subscription is deleted");
+        let cloud = cloud(vec![deleted, Coverage::complete("s2", "lb", 5)]);
+        assert!(not_whole(&cloud).is_empty());
+        assert_eq!(notes(&cloud), ["cloud azure: lb of s1 skipped (0 read): the subscription is deleted"]);
+    }
 }

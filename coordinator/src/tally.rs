@@ -233,6 +233,7 @@ mod tests {
             attempt: 1,
             restart: 0,
             scope: String::new(),
+            list: None,
             resource_type: "t".into(),
             children: children.iter().map(|child| (*child).to_owned()).collect(),
             frames: 2,

@@ -79,13 +79,7 @@ impl Api {
     /// The answer at a URL. `page` counts the pages of a list from 1.
     ///
     /// The URL must be of the service: the token goes with it.
-    pub(super) async fn get(
-        &self,
-        url: &Url,
-        scope: &str,
-        page: u32,
-        expected: &Expected,
-    ) -> Result<Answer, Refusal> {
+    pub(super) async fn get(&self, url: &Url, scope: &str, page: u32, expected: &Expected) -> Result<Answer, Refusal> {
         let room = self.http.room(expected).await;
         self.keep_pace(scope).await;
         let mut used = self.sign_in.token().await?;

@@ -35,12 +35,7 @@ pub(super) static PLUGIN: Plugin = Plugin {
         list("app_gateway", "/providers/Microsoft.Network/applicationGateways", "2024-05-01", Items::Plain(None)),
         list("lb", "/providers/Microsoft.Network/loadBalancers", "2024-05-01", Items::Plain(None)),
         list("nic", "/providers/Microsoft.Network/networkInterfaces", "2024-05-01", Items::Plain(None)),
-        list(
-            "nsg",
-            "/providers/Microsoft.Network/networkSecurityGroups",
-            "2024-05-01",
-            Items::Records(nsg::records),
-        ),
+        list("nsg", "/providers/Microsoft.Network/networkSecurityGroups", "2024-05-01", Items::Records(nsg::records)),
         list("public_ip", "/providers/Microsoft.Network/publicIPAddresses", "2024-05-01", Items::Plain(None)),
         list("storage_account", "/providers/Microsoft.Storage/storageAccounts", "2023-05-01", Items::Plain(None)),
         list("resource_group", "/resourcegroups", "2024-03-01", Items::Plain(None)),

@@ -92,11 +92,7 @@ fn versioned(list: &List) -> Vec<String> {
 ///
 /// # Errors
 /// When the parameters are not as they should be, or TLS cannot be set up.
-pub(super) fn build(
-    plugin: &'static Plugin,
-    params: &Value,
-    context: &Context,
-) -> Result<Arc<dyn Cloud>, BuildError> {
+pub(super) fn build(plugin: &'static Plugin, params: &Value, context: &Context) -> Result<Arc<dyn Cloud>, BuildError> {
     let settings = read(plugin, params).and_then(AzureParams::settings).map_err(BuildError::Params)?;
     Ok(Arc::new(Engine::new(plugin, settings, context)?))
 }
@@ -403,8 +399,7 @@ impl Engine {
                     continue;
                 }
             };
-            let task =
-                Task::first(Some(place.subscription.clone()), Some(Parent { id: id.clone().into_owned(), url }));
+            let task = Task::first(Some(place.subscription.clone()), Some(Parent { id: id.clone().into_owned(), url }));
             let scope = &place.subscription.id;
             let unit_id = unit_id(list.name, &place_id(scope, Some(&id)), 0, 1);
             let name = id.rsplit('/').next().unwrap_or_default().to_lowercase();

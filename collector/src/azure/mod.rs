@@ -4,27 +4,27 @@
 //! each plugin, and one engine for all. The engine reads through `arm`, which calls a service and says what its
 //! refusals mean, with the tokens of `sign_in`. `list` is what a page of a list is, `resource` what a record is.
 
+mod answer;
 mod arm;
 pub mod az_cloud;
+pub mod disk;
 mod engine;
+pub mod key_vault;
 mod list;
+pub mod monitor;
+mod mysql;
 mod nsg;
 mod params;
+pub mod postgres;
 mod resource;
 mod service;
 mod sign_in;
+pub mod sql;
+pub mod storage_account;
 mod subscription;
 #[cfg(test)]
 mod vectors;
-mod answer;
-pub mod disk;
-pub mod key_vault;
 pub mod vm;
-pub mod monitor;
-mod mysql;
-pub mod postgres;
-pub mod sql;
-pub mod storage_account;
 pub mod web_app;
 
 use std::sync::Arc;

@@ -380,7 +380,10 @@ mod tests {
         let text = r#"{ "id":"\/N", "properties":{"securityRules":[ {"id":"/r","properties":{"priority":1.0e2,"direction":"Inbound"}} ],"x":1.10} }"#;
         let raw = RawValue::from_string(text.into()).unwrap();
         let made = records(in_list(&raw)).unwrap();
-        assert_eq!(made.records[0].raw.get().unwrap().get(), r#"{"id":"/r","properties":{"priority":1.0e2,"direction":"Inbound"}}"#);
+        assert_eq!(
+            made.records[0].raw.get().unwrap().get(),
+            r#"{"id":"/r","properties":{"priority":1.0e2,"direction":"Inbound"}}"#
+        );
         assert_eq!(made.records[1].raw.get().unwrap().get(), text);
         assert_eq!(made.records[1].id, "/N");
     }

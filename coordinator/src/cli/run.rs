@@ -40,6 +40,9 @@ pub struct RunArgs {
     /// Units of collecting worked on at once, when all stages are in this process.
     #[arg(long, value_name = "N", default_value_t = 64)]
     concurrency: usize,
+    /// A file that takes the coverage as JSON: what was read of each scope and resource type, and what not.
+    #[arg(long, value_name = "FILE")]
+    coverage: Option<std::path::PathBuf>,
     /// A file to log to, instead of the configuration's.
     #[arg(long, value_name = "FILE")]
     log_file: Option<std::path::PathBuf>,
@@ -142,7 +145,7 @@ async fn in_this_process(args: &RunArgs, planner: &Planner) -> ExitCode {
         poll: Duration::from_millis(20),
         embedded: true,
     };
-    let ended = begin(Arc::clone(&embedded.bus), options, planner, stop).await;
+    let ended = begin(Arc::clone(&embedded.bus), options, planner, stop, args).await;
     embedded.stop().await;
     ended
 }
@@ -167,15 +170,21 @@ async fn over_nats(args: &RunArgs, nats: NatsOptions, config: &Config, planner: 
         embedded: false,
     };
     match &args.resume {
-        None => begin(bus, options, planner, stop).await,
+        None => begin(bus, options, planner, stop, args).await,
         Some(version) => {
             let leader = Leader::resume(bus, options, version, Arc::new(Progress::to_stderr())).await;
-            lead(leader, stop).await
+            lead(leader, stop, args).await
         }
     }
 }
 
-async fn begin(bus: SharedBus, options: Options, planner: &Planner, stop: CancellationToken) -> ExitCode {
+async fn begin(
+    bus: SharedBus,
+    options: Options,
+    planner: &Planner,
+    stop: CancellationToken,
+    args: &RunArgs,
+) -> ExitCode {
     let progress = Arc::new(Progress::to_stderr());
     let plan = |audit: &_, version: &_| planner.plan(audit, version);
     let leader = Leader::begin(bus, options, planner.audits(), plan, progress).await;
@@ -186,10 +195,10 @@ async fn begin(bus: SharedBus, options: Options, planner: &Planner, stop: Cancel
         let version = leader.version();
         eprintln!("run {version}; if this coordinator dies: coordinator run --resume {version}");
     }
-    lead(leader, stop).await
+    lead(leader, stop, args).await
 }
 
-async fn lead(leader: Result<Leader, RunError>, stop: CancellationToken) -> ExitCode {
+async fn lead(leader: Result<Leader, RunError>, stop: CancellationToken, args: &RunArgs) -> ExitCode {
     let led = match leader {
         Ok(leader) => {
             tracing::info!(version = %leader.version(), "the run begins");
@@ -200,18 +209,31 @@ async fn lead(leader: Result<Leader, RunError>, stop: CancellationToken) -> Exit
         Err(error) => return failure(&error.to_string()),
     };
     match led {
-        (_, Ok(reports)) => conclude(&reports),
+        (_, Ok(reports)) => conclude(&reports, args),
         (version, Err(error)) => {
             failure(&format!("{error}\nto see the run through: coordinator run --resume {version}"))
         }
     }
 }
 
-fn conclude(reports: &[AuditReport]) -> ExitCode {
+fn conclude(reports: &[AuditReport], args: &RunArgs) -> ExitCode {
+    let written = args.coverage.as_deref().map_or(Ok(()), |file| write_coverage(reports, file));
     let text: Vec<String> = reports.iter().map(AuditReport::render).collect();
     let printed = print(&text.join("\n"));
+    if let Err(reason) = written {
+        return failure(&reason);
+    }
     if !reports.iter().all(AuditReport::is_complete) {
         return ExitCode::from(INCOMPLETE);
     }
     printed
+}
+
+/// Writes what was read and what not: a list with an object for each audit.
+fn write_coverage(reports: &[AuditReport], file: &std::path::Path) -> Result<(), String> {
+    let cannot = |error: &dyn std::fmt::Display| format!("cannot write the coverage to {}: {error}", file.display());
+    let audits: Vec<_> = reports.iter().map(AuditReport::coverage).collect();
+    let mut text = serde_json::to_vec_pretty(&audits).map_err(|error| cannot(&error))?;
+    text.push(b'\n');
+    std::fs::write(file, text).map_err(|error| cannot(&error))
 }
