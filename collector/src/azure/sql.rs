@@ -98,7 +98,7 @@ fn database<'a>(item: Item<'a>, answer: &'a RawValue) -> Result<Made<'a>, Malfor
     let state = encryption.properties.and_then(|properties| properties.state.or(properties.status));
     let name = database.name.as_deref().or_else(|| answer::name_of(&id));
     let ext = Fields::new()
-        .with("tde_enabled", state.is_some_and(|state| &*state == "Enabled"))
+        .with("tde_enabled", state.map(|state| &*state == "Enabled"))
         .with("server_name", answer::name_of(item.parent))
         .with("system_database", name.is_some_and(|name| name.eq_ignore_ascii_case("master")));
     let com = Fields::new();
@@ -121,13 +121,14 @@ mod tests {
     #[test]
     fn encryption_is_told_by_its_state_or_of_old_by_its_status() {
         for (encryption, enabled) in [
-            (json!({"properties": {"state": "Enabled"}}), true),
-            (json!({"properties": {"state": "Disabled"}}), false),
-            (json!({"properties": {"status": "Enabled"}}), true),
-            (json!({"properties": {"state": "Disabled", "status": "Enabled"}}), false),
-            (json!({"properties": {"state": null, "status": null}}), false),
-            (json!({"properties": null}), false),
-            (json!({}), false),
+            (json!({"properties": {"state": "Enabled"}}), Some(true)),
+            (json!({"properties": {"state": "Disabled"}}), Some(false)),
+            (json!({"properties": {"status": "Enabled"}}), Some(true)),
+            (json!({"properties": {"state": "Disabled", "status": "Enabled"}}), Some(false)),
+            // What is not said is not known.
+            (json!({"properties": {"state": null, "status": null}}), None),
+            (json!({"properties": null}), None),
+            (json!({}), None),
         ] {
             let record = made(&json!({"id": "/db", "name": "d1"}), &encryption);
             assert_eq!(record["ext"]["tde_enabled"], json!(enabled), "{encryption}");
