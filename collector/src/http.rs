@@ -287,6 +287,8 @@ pub struct Client {
     limits: Arc<Limits>,
     /// The plugin's own limit of calls in flight.
     calls: Option<Arc<Semaphore>>,
+    /// What each call within the limits carries beside its token.
+    headers: HeaderMap,
 }
 
 impl Client {
@@ -304,13 +306,19 @@ impl Client {
             .gzip(true)
             .redirect(redirect::Policy::custom(within_origin));
         let builder = if direct { builder.no_proxy() } else { builder };
-        Ok(Self { http: builder.build()?, limits, calls: None })
+        Ok(Self { http: builder.build()?, limits, calls: None, headers: HeaderMap::new() })
     }
 
     /// The same with a limit of its own, within that of the worker.
     #[must_use]
     pub fn with_concurrency(self, calls: Option<usize>) -> Self {
         Self { calls: calls.map(|calls| Arc::new(Semaphore::new(calls.max(1)))), ..self }
+    }
+
+    /// The same with headers for each call within the limits: whom it is charged to, say.
+    #[must_use]
+    pub fn with_headers(self, headers: HeaderMap) -> Self {
+        Self { headers, ..self }
     }
 
     /// Waits for room for an answer. Do that first of all for a call: whoever waits for something else before, a token
@@ -331,8 +339,8 @@ impl Client {
             None => None,
         };
         let permit = self.limits.calls.acquire().await.ok();
-        let request = self.http.get(url.clone()).bearer_auth(token).header(header::ACCEPT, "application/json");
-        let answer = exchange(call("GET", url), request).await;
+        let request = self.http.get(url.clone()).headers(self.headers.clone()).bearer_auth(token);
+        let answer = exchange(call("GET", url), request.header(header::ACCEPT, "application/json")).await;
         drop((own, permit));
         let answer = answer?;
         room.fit(answer.body.len());
@@ -354,6 +362,16 @@ impl Client {
     pub async fn post_form(&self, url: &Url, form: impl Into<reqwest::Body>) -> Result<Answer, HttpError> {
         let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
         let request = self.http.post(url.clone()).header(header::CONTENT_TYPE, form_type).body(form);
+        exchange(call("POST", url), request).await
+    }
+
+    /// Posts JSON with a bearer token: for sign-ins that need another one first, which no limit holds up.
+    ///
+    /// # Errors
+    /// When there is no whole answer: see [`HttpError`].
+    pub async fn post_json(&self, url: &Url, token: &str, json: String) -> Result<Answer, HttpError> {
+        let json_type = HeaderValue::from_static("application/json");
+        let request = self.http.post(url.clone()).bearer_auth(token).header(header::CONTENT_TYPE, json_type).body(json);
         exchange(call("POST", url), request).await
     }
 }

@@ -4,6 +4,7 @@ pub mod azure;
 pub mod cloud;
 pub mod emit;
 pub mod fields;
+pub mod gcp;
 pub mod http;
 pub mod mock;
 pub mod registry;

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use proto::catalogue::{PluginClass, in_one_line};
-use proto::plan::{PluginSpec, Stage};
-use proto::subject::{Key, Role};
+use proto::plan::PluginSpec;
+use proto::subject::Key;
 use serde_json::Value;
 
 use crate::cloud::Cloud;
 use crate::http::Limits;
-use crate::{azure, mock};
+use crate::{azure, gcp, mock};
 
 /// What all plugins of a worker share.
 #[derive(Debug, Clone)]
@@ -28,18 +28,12 @@ pub(crate) type Served = (&'static PluginClass, Build);
 const SERVED: &[&[Served]] = &[
     &[(&mock::CLASS, |params, _| mock::build(params).map_err(|errors| in_one_line(&errors)))],
     azure::SERVED,
+    gcp::SERVED,
 ];
-
-const fn planned(name: &'static str) -> PluginClass {
-    PluginClass::planned(name, &[Role::Cloud], Stage::Collector)
-}
-
-/// The classes that are known by name only.
-const PLANNED: &[PluginClass] = &[planned("cloudmarker.clouds.gcpcloud.GCPCloud")];
 
 /// All classes.
 pub fn classes() -> impl Iterator<Item = &'static PluginClass> {
-    served().chain(PLANNED)
+    served()
 }
 
 /// The classes that this program serves.
