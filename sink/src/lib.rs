@@ -2,5 +2,6 @@
 //! under `alerts:`, for events.
 
 pub mod registry;
+pub mod store;
 pub mod stores;
 pub mod worker;

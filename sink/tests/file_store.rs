@@ -100,6 +100,7 @@ impl Audit {
             plugins: vec![spec.clone()],
             clouds: vec![self.cloud.clone()],
             events: vec![self.event.clone()],
+            rules: Vec::new(),
         };
         build(Context { bus: &self.bus, plan: &plan, spec: &spec, params: &params })
     }

@@ -34,7 +34,7 @@ pub const CLASS: PluginClass = PluginClass {
     stage: Stage::Sink,
     exclusive: true,
     pool: None,
-    check: Some(check),
+    check: Some(&check),
 };
 
 /// Where files are written unless the parameters say otherwise.
