@@ -453,7 +453,7 @@ async fn another_account_s_token_can_be_had_where_it_is_allowed() {
     assert_eq!(caller.get("/v1/projects").await.body, json!({}), "one that may read nothing sees nothing");
     assert_eq!(caller.get(&caller.firewalls(0)).await.refusal().0, 403);
 
-    let wanted = json!({"scope": [CLOUD_PLATFORM], "lifetime": "600s"});
+    let wanted = json!({"scope": [CLOUD_PLATFORM], "lifetime": "600s", "delegates": null});
     let refused = caller.impersonate("nobody@example.com", &wanted).await;
     assert_eq!(refused.refusal(), (403, "PERMISSION_DENIED", "forbidden"));
     assert_eq!(refused.info()["reason"], "IAM_PERMISSION_DENIED");
@@ -685,8 +685,10 @@ async fn a_zone_that_does_not_answer_is_named() {
     assert_same(&rest, &caller.cloud.listed_instances(0));
     assert!(caller.cloud.readable().instances < caller.cloud.truth().instances);
 
-    let strict = caller.get(&caller.compute(0, "aggregated/instances")).await;
-    assert_eq!(strict.refusal(), (503, "UNAVAILABLE", "backendError"));
+    let path = caller.compute(0, "aggregated/instances");
+    assert_eq!(caller.get(&path).await.refusal(), (503, "UNAVAILABLE", "backendError"));
+    let new = caller.request(&path).header("X-Goog-Api-Version", "2026-11-01").send().await.unwrap();
+    assert_eq!(Answer::read(new).await.body["unreachables"], json!([format!("zones/{zone}")]));
     let alone = caller.get(&caller.compute(0, &format!("zones/{zone}/instances"))).await;
     assert_eq!(alone.refusal(), (503, "UNAVAILABLE", "backendError"));
 }

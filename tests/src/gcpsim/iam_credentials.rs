@@ -19,15 +19,13 @@ const SERVICE: Service = Service::IamCredentials;
 /// What an account may live without asking its organisation.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// The body of the request.
+/// The body of the request. As everywhere at Google, null is the same as nothing.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Wanted {
-    #[serde(default)]
-    scope: Vec<String>,
+    scope: Option<Vec<String>>,
     lifetime: Option<String>,
-    #[serde(default)]
-    delegates: Vec<String>,
+    delegates: Option<Vec<String>>,
 }
 
 /// Answers a request for a token of `account`.
@@ -49,17 +47,17 @@ fn generate(simulation: &Simulation, request: &Parts, account: &str, body: &[u8]
         serde_json::from_slice(body).map_err(|error| invalid("body", &format!("Invalid JSON payload: {error}")))?;
     let may_be_had = |account: &str| simulation.identities.impersonable.iter().any(|known| known == account);
     // Each of the chain must have the right to the next; here the ends decide.
-    let is_chain_good = wanted
-        .delegates
-        .iter()
-        .all(|delegate| delegate.strip_prefix("projects/-/serviceAccounts/").is_some_and(may_be_had));
+    let delegates = wanted.delegates.unwrap_or_default();
+    let is_chain_good =
+        delegates.iter().all(|delegate| delegate.strip_prefix("projects/-/serviceAccounts/").is_some_and(may_be_had));
     if !may_be_had(account) || !is_chain_good {
         return Err(GoogleError::impersonation_denied());
     }
-    if wanted.scope.is_empty() {
+    let scopes = wanted.scope.unwrap_or_default();
+    if scopes.is_empty() {
         return Err(invalid("scope", "At least one scope is required."));
     }
-    let scopes = scopes::parse(wanted.scope.iter().map(String::as_str))
+    let scopes = scopes::parse(scopes.iter().map(String::as_str))
         .ok_or_else(|| invalid("scope", "The scope is not one of Google's."))?;
     let lifetime = match wanted.lifetime.as_deref() {
         None => LONGEST,

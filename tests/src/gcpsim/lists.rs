@@ -137,7 +137,8 @@ impl Call<'_> {
             return Err(GoogleError::no_such_page(self.request.uri.path()));
         }
         let caller = access::check(self.simulation, self.request, self.service)?;
-        let query = Query::parse(&self.target, self.service, self.request.uri.query().unwrap_or_default())?;
+        let mut query = Query::parse(&self.target, self.service, self.request.uri.query().unwrap_or_default())?;
+        query.return_partial_success |= self.asks_new_version();
         let mut blemish = self.pass_gate()?;
         // A copy, so that one page is of one mind about the faults.
         let faults = self.simulation.gate.lock().faults().clone();
@@ -173,6 +174,13 @@ impl Call<'_> {
         }
         drop(statistics);
         respond(&page, query.compact, &blemish)
+    }
+
+    /// Whether the client asks for a version of Compute Engine in which aggregated lists are always given
+    /// without what cannot be reached; the parameter is gone there. Google's clients ask so since October 2026.
+    fn asks_new_version(&self) -> bool {
+        let version = self.request.headers.get("x-goog-api-version").and_then(|version| version.to_str().ok());
+        version.is_some_and(|version| version >= "2026-09-01")
     }
 
     /// The faults that do not depend on the place.
