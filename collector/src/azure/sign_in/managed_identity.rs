@@ -198,6 +198,9 @@ impl ManagedIdentity {
                 }
                 _ => "(assign the identity to this machine, or name one that is)",
             })),
+            401 | 403 if matches!(self.service, Service::App(..)) => Failure::Final(reason(
+                "(the environment variable IDENTITY_HEADER is not the one that the app was given)",
+            )),
             _ => Failure::Final(reason(
                 "(there is no managed identity here: run the collector in Azure, or choose another `credential`)",
             )),
