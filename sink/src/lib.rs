@@ -2,6 +2,7 @@
 //! under `alerts:`, for events.
 
 pub mod registry;
+pub mod settings;
 pub mod store;
 pub mod stores;
 pub mod worker;

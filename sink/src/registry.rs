@@ -1,5 +1,7 @@
 //! The stores that there are. A new one is a module and a line here.
 
+use std::sync::{Arc, LazyLock};
+
 use proto::bus::SharedBus;
 use proto::catalogue::PluginClass;
 use proto::exclusive::Exclusive;
@@ -7,6 +9,8 @@ use proto::plan::{Plan, PluginSpec, Stage};
 use proto::subject::Role;
 use serde_json::Value;
 
+use crate::settings;
+use crate::store::Store;
 use crate::stores::file;
 
 /// What a store is made of.
@@ -18,15 +22,22 @@ pub struct Context<'a> {
     pub plan: &'a Plan,
     /// The plugin.
     pub spec: &'a PluginSpec,
-    /// Its parameters, expanded.
+    /// Its parameters, expanded. Those that all shared stores have ([`settings::Settings`]) are not among them.
     pub params: &'a Value,
 }
 
-/// Builds a store that is served by one worker. The error is for people.
-type Build = fn(Context<'_>) -> Result<Box<dyn Exclusive>, String>;
+/// Builds a store. The error is for people.
+#[derive(Clone, Copy)]
+enum Build {
+    /// One that is served by one worker: its class has `exclusive: true`.
+    Exclusive(fn(Context<'_>) -> Result<Box<dyn Exclusive>, String>),
+    /// One that any number of workers write to: its class has `exclusive: false`.
+    #[allow(dead_code, reason = "until there is the first one")]
+    Shared(fn(Context<'_>) -> Result<Arc<dyn Store>, String>),
+}
 
-/// The classes that are served.
-const SERVED: &[(PluginClass, Build)] = &[(file::CLASS, file::build)];
+/// The classes that are served: a line for each. One that is served must be no longer among the planned ones.
+const SERVED: &[(PluginClass, Build)] = &[(file::CLASS, Build::Exclusive(file::build))];
 
 const fn planned(name: &'static str) -> PluginClass {
     PluginClass::planned(name, &[Role::Store, Role::Alert], Stage::Sink)
@@ -39,24 +50,56 @@ const PLANNED: &[PluginClass] = &[
     planned("cloudmarker.stores.splunkhecstore.SplunkHECStore"),
 ];
 
+/// The served classes with the checks of what all shared stores have before their own.
+static CLASSES: LazyLock<Vec<PluginClass>> = LazyLock::new(|| SERVED.iter().map(complete).collect());
+
+fn complete((class, build): &(PluginClass, Build)) -> PluginClass {
+    match (build, class.check) {
+        (Build::Shared(_), Some(check)) => {
+            PluginClass { check: Some(Box::leak(Box::new(settings::check_with(check)))), ..*class }
+        }
+        _ => *class,
+    }
+}
+
 /// All classes.
 pub fn classes() -> impl Iterator<Item = &'static PluginClass> {
-    SERVED.iter().map(|(class, _)| class).chain(PLANNED)
+    CLASSES.iter().chain(PLANNED)
 }
 
 /// The classes that this program serves.
 pub fn served() -> impl Iterator<Item = &'static PluginClass> {
-    SERVED.iter().map(|(class, _)| class)
+    CLASSES.iter()
 }
 
-/// Builds a store.
+fn find(spec: &PluginSpec) -> Result<Build, String> {
+    let short = spec.short_class();
+    let found = SERVED.iter().find(|(class, _)| class.short_name() == short);
+    found.map(|(_, build)| *build).ok_or_else(|| format!("this sink does not serve the class {}", spec.class))
+}
+
+/// Builds a store that is served by one worker.
 ///
 /// # Errors
 /// Why it cannot be built, for people.
 pub fn build(context: Context<'_>) -> Result<Box<dyn Exclusive>, String> {
-    let short = context.spec.short_class();
-    let Some((_, build)) = SERVED.iter().find(|(class, _)| class.short_name() == short) else {
-        return Err(format!("this sink does not serve the class {}", context.spec.class));
-    };
-    build(context)
+    match find(context.spec)? {
+        Build::Exclusive(build) => build(context),
+        Build::Shared(_) => Err(format!("the class {} is not one that one worker serves", context.spec.class)),
+    }
+}
+
+/// Builds a store that several workers write to. `params` are its expanded parameters, with those that all shared
+/// stores have.
+///
+/// # Errors
+/// Why it cannot be built, for people.
+pub fn build_shared(context: Context<'_>) -> Result<Arc<dyn Store>, String> {
+    match find(context.spec)? {
+        Build::Shared(build) => {
+            let (_, own) = settings::split(context.params);
+            build(Context { params: &own, ..context })
+        }
+        Build::Exclusive(_) => Err(format!("the class {} is one that one worker serves", context.spec.class)),
+    }
 }

@@ -70,15 +70,26 @@ pub enum StoreError {
     TooLarge(String),
 }
 
-/// Which versions of an audit a store keeps.
+/// Which versions of an audit a store keeps. See [`Pruning::goes`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pruning {
     /// The audit.
     pub audit: Key,
+    /// Only versions older than this one go: what runs now, or was never heard of, stays.
+    pub before: Version,
     /// The versions to keep, whatever their age; the last complete one is always among them.
     pub keep: Vec<Version>,
     /// Documents of permanent lifetime (activity logs) that are older than so many days go, too.
     pub permanent_days: Option<u32>,
+}
+
+impl Pruning {
+    /// Whether the documents of a version of the audit go: those of permanent lifetime (`com.lifetime` is `permanent`)
+    /// never by their version.
+    #[must_use]
+    pub fn goes(&self, version: &Version) -> bool {
+        *version < self.before && !self.keep.contains(version)
+    }
 }
 
 /// A store that several workers write to at once, for any number of versions.
