@@ -24,7 +24,7 @@ pub const CLASS: PluginClass = PluginClass {
     stage: Stage::Collector,
     exclusive: false,
     pool: Some("mock"),
-    check: Some(check),
+    check: Some(&check),
 };
 
 /// How many records a unit makes.

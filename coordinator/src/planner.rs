@@ -90,6 +90,7 @@ impl Planner {
             clouds: keys(Role::Cloud),
             events: keys(Role::Event),
             plugins,
+            rules: Vec::new(),
         }
     }
 

@@ -227,7 +227,7 @@ impl AuditReport {
         for event in &self.events {
             let outcome = match &event.failed {
                 Some(_) => "failed".to_owned(),
-                None => results_in_words(event.results),
+                None => results_in_words(&event.results),
             };
             row(Role::Event, &event.plugin, event.results.events, "events", outcome);
         }
@@ -317,7 +317,7 @@ fn coverage_in_words(coverage: &[Coverage]) -> String {
     }
 }
 
-fn results_in_words(results: Results) -> String {
+fn results_in_words(results: &Results) -> String {
     format!("{} pass, {} fail, {} unknown", results.pass, results.fail, results.unknown)
 }
 

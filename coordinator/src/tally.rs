@@ -169,7 +169,7 @@ impl Tally {
     /// What a rule said.
     #[must_use]
     pub fn results_of(&self, plugin: &Key) -> Results {
-        self.rules.get(plugin).copied().unwrap_or_default()
+        self.rules.get(plugin).cloned().unwrap_or_default()
     }
 
     /// Events of all rules.

@@ -5,7 +5,6 @@ use std::fmt;
 use bytes::Bytes;
 use proto::bus::Outgoing;
 use proto::identity::{Id, IdMaker};
-use proto::plan::PluginSpec;
 use proto::record::{self, Origin, Text};
 use proto::subject::{self, Key, Role, Version};
 use serde::de::{MapAccess, Visitor};
@@ -13,7 +12,9 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::plugin::{EventDraft, Record};
+use crate::json::Json;
+use crate::record::Record;
+use crate::rule::EventDraft;
 
 /// Makes the events of one plugin in one version.
 #[derive(Debug)]
@@ -27,12 +28,12 @@ pub struct Maker {
 impl Maker {
     /// A maker for a plugin of an audit's version.
     #[must_use]
-    pub fn new(audit: &Key, version: &Version, spec: &PluginSpec) -> Self {
+    pub fn new(audit: &Key, version: &Version, plugin: &Key, class: &str) -> Self {
         Self {
-            subject: subject::event(audit, version, &spec.key),
-            events: IdMaker::of_events(audit, version, &spec.key),
-            findings: IdMaker::of_findings(audit, &spec.key),
-            origin: Origin::new(audit, version, &spec.key, &spec.class, Role::Event),
+            subject: subject::event(audit, version, plugin),
+            events: IdMaker::of_events(audit, version, plugin),
+            findings: IdMaker::of_findings(audit, plugin),
+            origin: Origin::new(audit, version, plugin, class, Role::Event),
         }
     }
 
@@ -42,8 +43,8 @@ impl Maker {
     /// When the record's `ext` is not an object, or the event cannot be written.
     pub fn message(&self, record: &Record<'_>, draft: &EventDraft) -> Result<Outgoing, record::WriteError> {
         // A record without a key is not one of our collectors': its id tells it apart, too.
-        let key = record.head.key.as_ref().or(record.head.id.as_ref()).map_or("", |key| key);
-        let fields = [draft.event_type, key, draft.sub_key.as_str()];
+        let key = record.com_text("key").or_else(|| record.com_text("id")).unwrap_or_default();
+        let fields = [&*draft.event_type, key, draft.sub_key.as_str()];
         let id = self.events.id(&fields);
         let source: Fields<'_> = match record.view.ext {
             Some(ext) => serde_json::from_str(ext.get())?,
@@ -95,85 +96,124 @@ impl Serialize for Ext<'_> {
         let mut typed = false;
         for (name, value) in &self.source.0 {
             if &**name == "record_type" {
-                map.serialize_entry("record_type", self.draft.event_type)?;
+                map.serialize_entry("record_type", &*self.draft.event_type)?;
                 typed = true;
-            } else if !self.draft.ext.iter().any(|(added, _)| *added == &**name) {
+            } else if !self.draft.ext.iter().any(|(added, _)| **added == **name) {
                 map.serialize_entry(&**name, value)?;
             }
         }
         if !typed {
-            map.serialize_entry("record_type", self.draft.event_type)?;
+            map.serialize_entry("record_type", &*self.draft.event_type)?;
         }
         for (name, value) in &self.draft.ext {
-            map.serialize_entry(name, value)?;
+            map.serialize_entry(&**name, value)?;
         }
         map.end()
     }
 }
 
-/// The event's `com`, but for its origin.
-struct Com<'a> {
-    record: &'a Record<'a>,
+/// The event's `com`, but for its origin: first the fields that the Python tool has, in its order.
+struct Com<'a, 'r> {
+    record: &'a Record<'r>,
     draft: &'a EventDraft,
     id: Id,
     finding_id: Id,
 }
 
-impl Serialize for Com<'_> {
+impl Serialize for Com<'_, '_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (head, draft) = (&self.record.head, self.draft);
+        let (record, draft, facts) = (self.record, self.draft, &*self.draft.facts);
         let mut map = serializer.serialize_map(None)?;
-        if draft.with_source {
-            map.serialize_entry("cloud_type", &head.cloud_type.as_deref())?;
+        if draft.names_source {
+            map.serialize_entry("cloud_type", &record.com_text("cloud_type"))?;
         }
-        map.serialize_entry("record_type", draft.event_type)?;
+        map.serialize_entry("record_type", &*draft.event_type)?;
         for (name, value) in &draft.com {
-            map.serialize_entry(name, value)?;
+            map.serialize_entry(&**name, value)?;
         }
-        if draft.with_source {
-            map.serialize_entry("reference", &head.reference.as_deref())?;
+        if draft.names_source {
+            map.serialize_entry("reference", &record.com_text("reference"))?;
         }
         map.serialize_entry("description", &draft.description)?;
         map.serialize_entry("recommendation", &draft.recommendation)?;
         map.serialize_entry("id", &format_args!("{}", self.id))?;
         map.serialize_entry("finding_id", &format_args!("{}", self.finding_id))?;
+        map.serialize_entry("severity", &facts.severity)?;
+        map.serialize_entry("title", &facts.title)?;
+        map.serialize_entry("rule", &facts.rule)?;
+        map.serialize_entry("rule_version", &facts.rule_version)?;
+        map.serialize_entry("controls", &facts.controls)?;
+        map.serialize_entry("resource", &draft.resource)?;
+        map.serialize_entry("source", &Source(record))?;
+        if !draft.evidence.is_empty() {
+            map.serialize_entry("evidence", &Evidence(draft))?;
+        }
         map.end()
+    }
+}
+
+/// The record that the event is about, and who made it.
+struct Source<'a, 'r>(&'a Record<'r>);
+
+impl Serialize for Source<'_, '_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        const FIELDS: [&str; 5] = ["origin_key", "origin_class", "origin_worker", "origin_type", "id"];
+        let mut map = serializer.serialize_map(None)?;
+        for field in FIELDS {
+            if let Some(value) = self.0.com_field(field).filter(|value| **value != Json::Null) {
+                map.serialize_entry(field, value)?;
+            }
+        }
+        map.end()
+    }
+}
+
+/// What the rule has looked at.
+struct Evidence<'a>(&'a EventDraft);
+
+impl Serialize for Evidence<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.evidence.iter().map(|(name, value)| (&**name, value)))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use proto::plan::Stage;
+    use std::sync::Arc;
+
     use serde_json::{Value, json};
 
     use super::*;
-
-    fn maker(version: &str) -> Maker {
-        let spec = PluginSpec {
-            key: Key::new("rule").unwrap(),
-            class: "cloudmarker.events.x.Rule".into(),
-            params: json!({}),
-            role: Role::Event,
-            stage: Stage::Evaluator,
-            exclusive: false,
-            pool: None,
-        };
-        Maker::new(&Key::new("audit").unwrap(), &Version::new(version).unwrap(), &spec)
-    }
+    use crate::condition::Wanted;
+    use crate::rule::{Facts, Resource, Severity};
 
     fn event(version: &str, sub_key: &str) -> Value {
-        let record = json!({"ext": {"a": 1.50, "record_type": "x", "n": 1}, "com": {"key": "k", "reference": "r"}});
+        let record = json!({
+            "ext": {"a": 1.50, "record_type": "x", "n": 1},
+            "com": {"key": "k", "reference": "r", "origin_key": "azcloud", "origin_type": "cloud"},
+        });
         let text = serde_json::to_vec(&record).unwrap();
         let draft = EventDraft {
-            event_type: "rule_event",
+            event_type: "rule_event".into(),
             sub_key: sub_key.into(),
-            ext: vec![("n", 2.into())],
-            com: vec![("ports", json!([22]))],
-            with_source: true,
+            ext: vec![("n".into(), 2.into())],
+            com: vec![("ports".into(), json!([22]))],
+            evidence: vec![("seen".into(), json!(true))],
+            names_source: true,
             description: "d".into(),
             recommendation: "r".into(),
+            facts: Arc::new(Facts {
+                severity: Severity::High,
+                title: "t".into(),
+                rule: "x".into(),
+                rule_version: 1,
+                controls: [("cis".to_owned(), vec!["1.1".to_owned()])].into(),
+            }),
+            resource: Resource { name: Some("n".into()), ..Resource::default() },
         };
-        let message = maker(version).message(&Record::parse(&text).unwrap(), &draft).unwrap();
+        let (audit, plugin) = (Key::new("audit").unwrap(), Key::new("rule").unwrap());
+        let maker = Maker::new(&audit, &Version::new(version).unwrap(), &plugin, "cloudmarker.events.x.Rule");
+        let message = maker.message(&Record::parse(&text, &Wanted::All).unwrap(), &draft).unwrap();
         assert_eq!(message.subject, format!("cm.event.audit.{version}.rule"));
         serde_json::from_slice(&message.payload).unwrap()
     }
@@ -186,6 +226,11 @@ mod tests {
         assert_eq!(event["com"]["reference"], "r");
         assert_eq!(event["com"]["ports"], json!([22]));
         assert_eq!(event["com"]["origin_class"], "Rule");
+        assert_eq!(event["com"]["severity"], "high");
+        assert_eq!(event["com"]["controls"], json!({"cis": ["1.1"]}));
+        assert_eq!(event["com"]["resource"]["name"], "n");
+        assert_eq!(event["com"]["source"], json!({"origin_key": "azcloud", "origin_type": "cloud"}));
+        assert_eq!(event["com"]["evidence"], json!({"seen": true}));
         assert!(event.get("raw").is_none());
     }
 

@@ -1,9 +1,11 @@
 //! The evaluator: records in, events out.
 
+pub mod condition;
 pub mod event;
-pub mod firewall_rule_event;
-pub mod mock_event;
+pub mod json;
 pub mod native;
-pub mod plugin;
+pub mod record;
 pub mod registry;
+pub mod rule;
+pub mod rules;
 pub mod worker;

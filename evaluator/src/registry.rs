@@ -1,71 +1,82 @@
-//! The event plugins that there are. A new one is a module and a line here.
+//! The classes of event plugins: each rule answers to one, and to its id.
 
-use proto::catalogue::{ParamError, PluginClass, in_one_line};
-use proto::plan::{PluginSpec, Stage};
+use std::sync::{Arc, OnceLock};
+
+use proto::catalogue::PluginClass;
+use proto::plan::Stage;
 use proto::subject::Role;
 use serde_json::Value;
 
-use crate::plugin::EventPlugin;
-use crate::{firewall_rule_event, mock_event};
+use crate::rule::{Instance, Pack, Rule, built_in};
 
-/// Builds a plugin of its parameters, expanded.
-type Build = fn(&Value) -> Result<Box<dyn EventPlugin>, Vec<ParamError>>;
-
-/// The classes that are served.
-const SERVED: &[(PluginClass, Build)] =
-    &[(mock_event::CLASS, mock_event::build), (firewall_rule_event::CLASS, firewall_rule_event::build)];
-
-const fn planned(name: &'static str) -> PluginClass {
-    PluginClass::planned(name, &[Role::Event], Stage::Evaluator)
-}
-
-/// The classes that are known by name only.
-const PLANNED: &[PluginClass] = &[
-    planned("cloudmarker.events.azkvkeynoexpiryevent.AzKVKeyNoExpiryEvent"),
-    planned("cloudmarker.events.azkvnonrecoverableevent.AzKVNonRecoverableEvent"),
-    planned("cloudmarker.events.azkvsecretnoexpiryevent.AzKVSecretNoExpiryEvent"),
-    planned("cloudmarker.events.azlogprofileevent.AzLogProfileEvent"),
-    planned("cloudmarker.events.azlogprofilemissingcategoryevent.AzLogProfileMissingCategoryEvent"),
-    planned("cloudmarker.events.azlogprofilemissinglocationevent.AzLogProfileMissingLocationEvent"),
-    planned("cloudmarker.events.azlogprofileretentionevent.AzLogProfileRetentionEvent"),
-    planned("cloudmarker.events.azpostgresconnectionthrottlingevent.AzPostgresConnectionThrottlingEvent"),
-    planned("cloudmarker.events.azpostgreslogcheckpointsevent.AzPostgresLogCheckpointsEvent"),
-    planned("cloudmarker.events.azpostgreslogconnectionsevent.AzPostgresLogConnectionsEvent"),
-    planned("cloudmarker.events.azpostgreslogdisconnectionsevent.AzPostgresLogDisconnectionsEvent"),
-    planned("cloudmarker.events.azpostgreslogdurationevent.AzPostgresLogDurationEvent"),
-    planned("cloudmarker.events.azpostgreslogretentiondaysevent.AzPostgresLogRetentionDaysEvent"),
-    planned("cloudmarker.events.azsqldatabasetdeevent.AzSQLDatabaseTDEEvent"),
-    planned("cloudmarker.events.azstorageaccountallowtrustedservicesevent.AzStorageAccountAllowTrustedServicesEvent"),
-    planned("cloudmarker.events.azstorageaccountdefaultnetworkaccessevent.AzStorageAccountDefaultNetworkAccessEvent"),
-    planned("cloudmarker.events.azstorageaccountsecuretransferevent.AzStorageAccountSecureTransferEvent"),
-    planned("cloudmarker.events.azvmdatadiskencryptionevent.AzVMDataDiskEncryptionEvent"),
-    planned("cloudmarker.events.azvmextensionevent.AzVMExtensionEvent"),
-    planned("cloudmarker.events.azvmosdiskencryptionevent.AzVMOSDiskEncryptionEvent"),
-    planned("cloudmarker.events.azwebappclientcertevent.AzWebAppClientCertEvent"),
-    planned("cloudmarker.events.azwebapphttp20event.AzWebAppHttp20Event"),
-    planned("cloudmarker.events.azwebapphttpsevent.AzWebAppHttpsEvent"),
-    planned("cloudmarker.events.azwebapptlsevent.AzWebAppTLSEvent"),
-    planned("cloudmarker.events.rdbmsenforcetlsevent.RDBMSEnforceTLSEvent"),
+/// The classes of the Python tool that no rule answers to yet.
+const PLANNED: &[&str] = &[
+    "cloudmarker.events.azkvkeynoexpiryevent.AzKVKeyNoExpiryEvent",
+    "cloudmarker.events.azkvnonrecoverableevent.AzKVNonRecoverableEvent",
+    "cloudmarker.events.azkvsecretnoexpiryevent.AzKVSecretNoExpiryEvent",
+    "cloudmarker.events.azlogprofileevent.AzLogProfileEvent",
+    "cloudmarker.events.azlogprofilemissingcategoryevent.AzLogProfileMissingCategoryEvent",
+    "cloudmarker.events.azlogprofilemissinglocationevent.AzLogProfileMissingLocationEvent",
+    "cloudmarker.events.azlogprofileretentionevent.AzLogProfileRetentionEvent",
+    "cloudmarker.events.azpostgresconnectionthrottlingevent.AzPostgresConnectionThrottlingEvent",
+    "cloudmarker.events.azpostgreslogcheckpointsevent.AzPostgresLogCheckpointsEvent",
+    "cloudmarker.events.azpostgreslogconnectionsevent.AzPostgresLogConnectionsEvent",
+    "cloudmarker.events.azpostgreslogdisconnectionsevent.AzPostgresLogDisconnectionsEvent",
+    "cloudmarker.events.azpostgreslogdurationevent.AzPostgresLogDurationEvent",
+    "cloudmarker.events.azpostgreslogretentiondaysevent.AzPostgresLogRetentionDaysEvent",
+    "cloudmarker.events.azsqldatabasetdeevent.AzSQLDatabaseTDEEvent",
+    "cloudmarker.events.azstorageaccountallowtrustedservicesevent.AzStorageAccountAllowTrustedServicesEvent",
+    "cloudmarker.events.azstorageaccountdefaultnetworkaccessevent.AzStorageAccountDefaultNetworkAccessEvent",
+    "cloudmarker.events.azstorageaccountsecuretransferevent.AzStorageAccountSecureTransferEvent",
+    "cloudmarker.events.azvmdatadiskencryptionevent.AzVMDataDiskEncryptionEvent",
+    "cloudmarker.events.azvmextensionevent.AzVMExtensionEvent",
+    "cloudmarker.events.azvmosdiskencryptionevent.AzVMOSDiskEncryptionEvent",
+    "cloudmarker.events.azwebappclientcertevent.AzWebAppClientCertEvent",
+    "cloudmarker.events.azwebapphttp20event.AzWebAppHttp20Event",
+    "cloudmarker.events.azwebapphttpsevent.AzWebAppHttpsEvent",
+    "cloudmarker.events.azwebapptlsevent.AzWebAppTLSEvent",
+    "cloudmarker.events.firewallruleevent.FirewallRuleEvent",
+    "cloudmarker.events.mockevent.MockEvent",
+    "cloudmarker.events.rdbmsenforcetlsevent.RDBMSEnforceTLSEvent",
 ];
 
-/// All classes.
+/// All classes of the built-in rules, and those that are known by name only.
 pub fn classes() -> impl Iterator<Item = &'static PluginClass> {
-    SERVED.iter().map(|(class, _)| class).chain(PLANNED)
+    static CLASSES: OnceLock<Vec<PluginClass>> = OnceLock::new();
+    let classes = CLASSES.get_or_init(|| {
+        let mut classes: Vec<PluginClass> = built_in().rules().flat_map(of_rule).collect();
+        let planned = PLANNED.iter().filter(|name| built_in().get(name).is_none());
+        classes.extend(planned.map(|name| PluginClass::planned(name, &[Role::Event], Stage::Evaluator)));
+        classes
+    });
+    classes.iter()
 }
 
-/// The classes that this program serves.
+/// The classes that this program serves without users' own rules.
 pub fn served() -> impl Iterator<Item = &'static PluginClass> {
-    SERVED.iter().map(|(class, _)| class)
+    classes().filter(|class| class.check.is_some())
 }
 
-/// Builds a plugin of its parameters, expanded.
-///
-/// # Errors
-/// Why it cannot be built, for people.
-pub fn build(spec: &PluginSpec, params: &Value) -> Result<Box<dyn EventPlugin>, String> {
-    let short = spec.short_class();
-    let Some((_, build)) = SERVED.iter().find(|(class, _)| class.short_name() == short) else {
-        return Err(format!("this evaluator does not serve the class {}", spec.class));
+/// The classes of the rules of a pack that are not built in. A program asks once, when it reads its configuration.
+#[must_use]
+pub fn classes_of(pack: &Pack) -> Vec<&'static PluginClass> {
+    let is_own = |rule: &&Arc<Rule>| built_in().rules().all(|other| !Arc::ptr_eq(rule, other));
+    let own: Vec<PluginClass> = pack.rules().filter(is_own).flat_map(of_rule).collect();
+    own.leak().iter().collect()
+}
+
+/// A class by the name of the Python tool, and one by the rule's id. They live as long as the program.
+fn of_rule(rule: &Arc<Rule>) -> Vec<PluginClass> {
+    let rule: &'static Arc<Rule> = Box::leak(Box::new(Arc::clone(rule)));
+    let check = move |params: &Value| Instance::new(rule, params).map(drop);
+    let check: proto::catalogue::Check = Box::leak(Box::new(check));
+    let class = |name: &'static str| PluginClass {
+        name,
+        roles: &[Role::Event],
+        stage: Stage::Evaluator,
+        exclusive: false,
+        pool: None,
+        check: Some(check),
     };
-    build(params).map_err(|errors| in_one_line(&errors))
+    rule.class.as_deref().into_iter().chain([rule.id.as_str()]).map(class).collect()
 }

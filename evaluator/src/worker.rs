@@ -17,14 +17,16 @@ use proto::run::Phase;
 use proto::service::Worker;
 use proto::service::presence::Cannot;
 use proto::service::versions::{OpenAudit, Versions};
-use proto::status::{self, Counts, DeadLetter, Results, Settled, Status};
+use proto::status::{self, Counts, DeadLetter, Results, Settled, Status, Unclear};
 use proto::subject::{self, Key, Role};
+use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::event::Maker;
-use crate::plugin::{EventPlugin, Outcome, Record};
-use crate::registry;
+use crate::condition::excerpt_of;
+use crate::record::Record;
+use crate::rule::{Outcome, built_in};
+use crate::rules::Rules;
 
 /// Frames that one lane takes at once: their counts travel in one message.
 const BATCH: usize = 16;
@@ -62,32 +64,29 @@ pub async fn run(worker: Worker) {
 }
 
 /// The event plugins of an audit's version, ready to run.
-struct Rules {
+struct Audit {
     plan: Arc<Plan>,
-    rules: Vec<Rule>,
+    rules: Rules,
 }
 
-struct Rule {
-    key: Key,
-    plugin: Box<dyn EventPlugin>,
-    maker: Maker,
-}
-
-impl Rules {
+impl Audit {
     /// The plugins of a plan, or the first one that this worker cannot build.
     fn build(worker: &Worker, plan: &Arc<Plan>) -> Result<Self, Cannot> {
-        let rules = plan.of_role(Role::Event).map(|spec| {
-            let params = worker.expander.expand(&spec.params).map_err(|errors| in_one_line(&errors));
-            let plugin = params.and_then(|params| registry::build(spec, &params)).map_err(|reason| Cannot {
-                audit: plan.audit.clone(),
-                version: plan.version.clone(),
-                role: Role::Event,
-                plugin: spec.key.clone(),
-                reason,
-            })?;
-            Ok(Rule { key: spec.key.clone(), plugin, maker: Maker::new(&plan.audit, &plan.version, spec) })
-        });
-        Ok(Self { plan: Arc::clone(plan), rules: rules.collect::<Result<_, Cannot>>()? })
+        let cannot = |plugin: Key, reason: String| Cannot {
+            audit: plan.audit.clone(),
+            version: plan.version.clone(),
+            role: Role::Event,
+            plugin,
+            reason,
+        };
+        let pack = built_in().with(&plan.rules).map_err(|errors| {
+            let plugin = plan.events.first().cloned().unwrap_or_else(|| plan.audit.clone());
+            let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            cannot(plugin, format!("this evaluator cannot read the rules of the configuration: {}", errors.join("; ")))
+        })?;
+        let expand = |params: &Value| worker.expander.expand(params).map_err(|errors| in_one_line(&errors));
+        let rules = Rules::build(plan, &pack, expand).map_err(|(plugin, reason)| cannot(plugin, reason))?;
+        Ok(Self { plan: Arc::clone(plan), rules })
     }
 }
 
@@ -95,13 +94,13 @@ async fn serve_audit(worker: Worker, open: OpenAudit) {
     if open.plan.of_role(Role::Event).next().is_none() {
         return;
     }
-    let rules = match Rules::build(&worker, &open.plan) {
-        Ok(rules) => Arc::new(rules),
+    let audit = match Audit::build(&worker, &open.plan) {
+        Ok(audit) => Arc::new(audit),
         Err(cannot) => return wait_unable(worker, open, cannot).await,
     };
     let mut lanes = JoinSet::new();
     for _ in 0..worker.concurrency.max(1) {
-        lanes.spawn(lane(worker.clone(), Arc::clone(&rules), open.clone()));
+        lanes.spawn(lane(worker.clone(), Arc::clone(&audit), open.clone()));
     }
     while let Some(ended) = lanes.join_next().await {
         if let Err(error) = ended
@@ -109,7 +108,7 @@ async fn serve_audit(worker: Worker, open: OpenAudit) {
         {
             // Its frames are given back; the next one of this kind counts as a lost delivery.
             tracing::error!(audit = %open.plan.audit, %error, "a rule panicked");
-            lanes.spawn(lane(worker.clone(), Arc::clone(&rules), open.clone()));
+            lanes.spawn(lane(worker.clone(), Arc::clone(&audit), open.clone()));
         }
     }
 }
@@ -126,24 +125,24 @@ async fn wait_unable(worker: Worker, mut open: OpenAudit, cannot: Cannot) {
 }
 
 /// Works batch by batch until the version has ended.
-async fn lane(worker: Worker, rules: Arc<Rules>, mut open: OpenAudit) {
-    let id = ConsumerId::evaluator(&rules.plan.audit, &rules.plan.version);
+async fn lane(worker: Worker, audit: Arc<Audit>, mut open: OpenAudit) {
+    let id = ConsumerId::evaluator(&audit.plan.audit, &audit.plan.version);
     let mut pause = Duration::from_millis(100);
     let mut missing: Option<Instant> = None;
     loop {
         let ended = open.view.clone();
         tokio::select! {
             () = ended_of(ended) => return,
-            error = work(&worker, &rules, &id, &mut pause) => {
+            error = work(&worker, &audit, &id, &mut pause) => {
                 // The consumer of a version that ends goes a moment before the news of its end comes.
                 if worker.shutdown.is_cancelled() {
                     return;
                 }
                 let is_missing = error.kind() == BusErrorKind::NotFound;
                 if is_missing && missing.get_or_insert_with(Instant::now).elapsed() < MISSING_PATIENCE {
-                    tracing::debug!(audit = %rules.plan.audit, %error, "no frames to pull");
+                    tracing::debug!(audit = %audit.plan.audit, %error, "no frames to pull");
                 } else {
-                    tracing::warn!(audit = %rules.plan.audit, %error, "frames come again");
+                    tracing::warn!(audit = %audit.plan.audit, %error, "frames come again");
                 }
             }
         }
@@ -161,7 +160,7 @@ async fn ended_of(mut view: tokio::sync::watch::Receiver<proto::service::version
     let _ = view.wait_for(|view| view.state.phase == Phase::Ended).await;
 }
 
-async fn work(worker: &Worker, rules: &Rules, id: &ConsumerId, pause: &mut Duration) -> BusError {
+async fn work(worker: &Worker, audit: &Audit, id: &ConsumerId, pause: &mut Duration) -> BusError {
     let mut puller = match worker.bus.pull(id, PullLimits { messages: BATCH * 2, ..PullLimits::default() }).await {
         Ok(puller) => puller,
         Err(error) => return error,
@@ -176,7 +175,7 @@ async fn work(worker: &Worker, rules: &Rules, id: &ConsumerId, pause: &mut Durat
             Ok(batch) => batch,
             Err(error) => return error,
         };
-        if let Err(error) = settle(worker, rules, batch).await {
+        if let Err(error) = settle(worker, audit, batch).await {
             return error;
         }
         *pause = Duration::from_millis(100);
@@ -201,15 +200,15 @@ async fn take(puller: &mut dyn Puller) -> Result<Vec<Delivery>, BusError> {
 }
 
 /// Evaluates frames, publishes what came of them, and acknowledges them.
-async fn settle(worker: &Worker, rules: &Rules, batch: Vec<Delivery>) -> Result<(), BusError> {
+async fn settle(worker: &Worker, audit: &Audit, batch: Vec<Delivery>) -> Result<(), BusError> {
     let Some(first) = batch.first() else { return Ok(()) };
     let work = async {
         let mut settled = Vec::with_capacity(batch.len());
         for delivery in &batch {
-            settled.push(evaluate(worker, rules, delivery).await?);
+            settled.push(evaluate(worker, audit, delivery).await?);
         }
         let counts = Status::Counts(Counts { role: Role::Event, plugin: None, settled });
-        let plan = &rules.plan;
+        let plan = &audit.plan;
         worker.bus.publish(counts.message(&plan.audit, &plan.version).map_err(BusError::json)?).await.map(|_| ())
     };
     first.while_working(PROGRESS_EVERY, keep(&batch, work)).await?;
@@ -236,7 +235,7 @@ async fn keep<T>(batch: &[Delivery], work: impl Future<Output = T>) -> T {
 }
 
 /// Evaluates one frame and publishes its events.
-async fn evaluate(worker: &Worker, rules: &Rules, delivery: &Delivery) -> Result<Settled, BusError> {
+async fn evaluate(worker: &Worker, audit: &Audit, delivery: &Delivery) -> Result<Settled, BusError> {
     let message = &delivery.message;
     let mut settled = Settled { seq: message.seq, records: 0, results: BTreeMap::new() };
     let opened = if delivery.deliveries > MAX_LOST_DELIVERIES {
@@ -247,47 +246,47 @@ async fn evaluate(worker: &Worker, rules: &Rules, delivery: &Delivery) -> Result
     let body = match opened {
         Ok(body) => body,
         Err(reason) => {
-            bury(worker, rules, delivery, reason, &message.payload).await?;
+            bury(worker, audit, delivery, reason, &message.payload).await?;
             return Ok(settled);
         }
     };
     let at_once = if worker.bus.pipeline() > 1 { EVENTS_AT_ONCE } else { 1 };
     let mut publishing = FuturesUnordered::new();
-    let mut results = vec![Results::default(); rules.rules.len()];
+    let rules = audit.rules.rules();
+    let mut results = vec![Results::default(); rules.len()];
     for line in frame::lines(&body) {
         settled.records += 1;
-        let record = match Record::parse(line) {
-            Ok(record) => record,
+        let events = match apply(&audit.rules, line, &mut results) {
+            Ok(events) => events,
             Err(error) => {
-                bury(worker, rules, delivery, format!("not a record: {error}"), line).await?;
+                bury(worker, audit, delivery, format!("not a record: {error}"), line).await?;
                 continue;
             }
         };
-        for (rule, result) in rules.rules.iter().zip(&mut results) {
-            for event in apply(rule, &record, result) {
-                let event = match event {
-                    Ok(event) => event,
-                    Err(reason) => {
-                        bury_of(worker, rules, delivery, &rule.key, reason, line).await?;
-                        continue;
-                    }
-                };
-                if event_bytes(&event) > worker.bus.max_message() {
-                    let reason = "the event is larger than the bus takes in a message".to_owned();
-                    bury_of(worker, rules, delivery, &rule.key, reason, &event.payload).await?;
+        for (number, event) in events {
+            let Some(rule) = rules.get(number) else { continue };
+            let event = match event {
+                Ok(event) => event,
+                Err(reason) => {
+                    bury_of(worker, audit, delivery, &rule.key, reason, line).await?;
                     continue;
                 }
-                publishing.push(worker.bus.publish(event));
-                while publishing.len() >= at_once {
-                    publishing.next().await.transpose()?;
-                }
+            };
+            if event_bytes(&event) > worker.bus.max_message() {
+                let reason = "the event is larger than the bus takes in a message".to_owned();
+                bury_of(worker, audit, delivery, &rule.key, reason, &event.payload).await?;
+                continue;
+            }
+            publishing.push(worker.bus.publish(event));
+            while publishing.len() >= at_once {
+                publishing.next().await.transpose()?;
             }
         }
     }
     while let Some(receipt) = publishing.next().await {
         receipt?;
     }
-    settled.results = rules.rules.iter().map(|rule| rule.key.clone()).zip(results).collect();
+    settled.results = rules.iter().map(|rule| rule.key.clone()).zip(results).collect();
     Ok(settled)
 }
 
@@ -295,49 +294,56 @@ fn event_bytes(event: &Outgoing) -> usize {
     event.payload.len() + 1024
 }
 
-/// Runs one rule over one record: the events, or why one cannot be written.
-fn apply(rule: &Rule, record: &Record<'_>, result: &mut Results) -> Vec<Result<Outgoing, String>> {
-    let mut drafts = Vec::new();
-    let outcome = match &record.trouble {
-        Some(reason) => Outcome::Unknown(reason.clone()),
-        None => rule.plugin.evaluate(record, &mut drafts),
-    };
-    match outcome {
-        Outcome::NotApplicable => {}
-        Outcome::Pass => result.pass += 1,
-        Outcome::Fail => result.fail += 1,
-        Outcome::Unknown(reason) => {
-            tracing::debug!(plugin = %rule.key, reason, "unknown");
+/// An event of the rule of this number, or why it cannot be written.
+type Made = (usize, Result<Outgoing, String>);
+
+/// Runs the rules over one record, and counts what they say.
+fn apply(rules: &Rules, line: &[u8], results: &mut [Results]) -> serde_json::Result<Vec<Made>> {
+    let record = rules.read(line)?;
+    let mut events = Vec::new();
+    rules.judge(&record, |number, judgement| {
+        let (Some(rule), Some(result)) = (rules.rules().get(number), results.get_mut(number)) else { return };
+        match &judgement.outcome {
+            Outcome::Pass => result.pass += 1,
+            Outcome::Fail => result.fail += 1,
+            Outcome::NotApplicable | Outcome::Unknown(_) => {}
+        }
+        if let Some(reason) = judgement.unknown() {
             result.unknown += 1;
+            result.sample.get_or_insert_with(|| Unclear { resource: name_of(&record), reason: reason.to_owned() });
         }
-    }
-    let mut events = Vec::with_capacity(drafts.len());
-    for draft in &drafts {
-        match rule.maker.message(record, draft) {
-            Ok(event) => {
-                result.events += 1;
-                events.push(Ok(event));
-            }
-            Err(error) => events.push(Err(format!("its event cannot be written: {error}"))),
+        for draft in &judgement.events {
+            let event =
+                rule.maker.message(&record, draft).map_err(|error| format!("its event cannot be written: {error}"));
+            result.events += u64::from(event.is_ok());
+            events.push((number, event));
         }
-    }
-    events
+    });
+    Ok(events)
+}
+
+/// What a record is called where a person reads it.
+fn name_of(record: &Record<'_>) -> String {
+    const LONGEST: usize = 400;
+    let fields = ["reference", "key", "id"];
+    let name = fields.iter().find_map(|field| record.com_text(field).filter(|text| !text.is_empty()));
+    excerpt_of(name.unwrap_or("a record without an id"), LONGEST)
 }
 
 async fn bury(
     worker: &Worker,
-    rules: &Rules,
+    audit: &Audit,
     delivery: &Delivery,
     reason: String,
     body: &[u8],
 ) -> Result<(), BusError> {
     let Some((_, _, origin)) = subject::parse(&delivery.message.subject) else { return Ok(()) };
-    bury_of(worker, rules, delivery, &origin, reason, body).await
+    bury_of(worker, audit, delivery, &origin, reason, body).await
 }
 
 async fn bury_of(
     worker: &Worker,
-    rules: &Rules,
+    audit: &Audit,
     delivery: &Delivery,
     plugin: &Key,
     reason: String,
@@ -345,7 +351,7 @@ async fn bury_of(
 ) -> Result<(), BusError> {
     let message = &delivery.message;
     let letter = DeadLetter::new(&message.subject, Some(message.seq), reason, delivery.deliveries, body);
-    status::bury(&*worker.bus, &rules.plan.audit, &rules.plan.version, Role::Event, plugin, &letter).await
+    status::bury(&*worker.bus, &audit.plan.audit, &audit.plan.version, Role::Event, plugin, &letter).await
 }
 
 #[cfg(test)]
@@ -356,23 +362,48 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_record_whose_com_cannot_be_read_is_unknown_to_every_rule() {
-        let (audit, key) = (Key::new("audit").unwrap(), Key::new("mockevent").unwrap());
+    fn rules(class: &str) -> Rules {
         let spec = PluginSpec {
-            key: key.clone(),
-            class: "cloudmarker.events.mockevent.MockEvent".into(),
+            key: Key::new("rule").unwrap(),
+            class: class.to_owned(),
             params: json!({}),
             role: Role::Event,
             stage: Stage::Evaluator,
             exclusive: false,
             pool: None,
         };
-        let maker = Maker::new(&audit, &Version::new("20260131_235959").unwrap(), &spec);
-        let rule = Rule { key, plugin: registry::build(&spec, &json!({})).unwrap(), maker };
-        let mut results = Results::default();
-        let record = Record::parse(br#"{"raw":{"data":3},"com":{"reference":5}}"#).unwrap();
-        assert!(apply(&rule, &record, &mut results).is_empty());
-        assert_eq!(results, Results { unknown: 1, ..Results::default() });
+        let plan = Plan {
+            audit: Key::new("audit").unwrap(),
+            version: Version::new("20260131_235959").unwrap(),
+            events: vec![spec.key.clone()],
+            plugins: vec![spec],
+            clouds: Vec::new(),
+            rules: Vec::new(),
+        };
+        Rules::build(&plan, built_in(), |params| Ok(params.clone())).unwrap()
+    }
+
+    #[test]
+    fn a_record_whose_com_cannot_be_read_is_unknown_to_every_rule() {
+        let rules = rules("cloudmarker.events.mockevent.MockEvent");
+        let mut results = [Results::default()];
+        let events = apply(&rules, br#"{"raw":{"data":3},"com":{"reference":5}}"#, &mut results).unwrap();
+        assert!(events.is_empty());
+        let reason = "com.reference is a number; a text is needed".to_owned();
+        let sample = Some(Unclear { resource: "a record without an id".to_owned(), reason });
+        assert_eq!(results, [Results { unknown: 1, sample, ..Results::default() }]);
+    }
+
+    #[test]
+    fn the_first_record_that_is_unknown_is_kept() {
+        let rules = rules("MockEvent");
+        let mut results = [Results::default()];
+        for data in ["3", "4", "null", "[]"] {
+            let record = format!(r#"{{"raw":{{"data":{data}}},"com":{{"reference":"r{data}"}}}}"#);
+            apply(&rules, record.as_bytes(), &mut results).unwrap();
+        }
+        let sample = results[0].sample.as_ref().unwrap();
+        assert_eq!((sample.resource.as_str(), sample.reason.as_str()), ("rnull", "raw.data is null"));
+        assert_eq!((results[0].pass, results[0].fail, results[0].unknown, results[0].events), (1, 1, 2, 1));
     }
 }

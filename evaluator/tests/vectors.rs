@@ -10,11 +10,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
+use evaluator::condition::Wanted;
 use evaluator::event::Maker;
-use evaluator::plugin::{EventDraft, Outcome, Record};
-use evaluator::registry;
-use proto::plan::{PluginSpec, Stage};
-use proto::subject::{Key, Role, Version};
+use evaluator::record::Record;
+use evaluator::rule::{EventDraft, Instance, Judgement, Outcome, built_in};
+use evaluator::rules::time_of;
+use proto::catalogue::in_one_line;
+use proto::subject::{Key, Version};
 use serde_json::{Value, json};
 
 const MOCK_EVENT: &str = "cloudmarker.events.mockevent.MockEvent";
@@ -96,32 +98,37 @@ fn default_ports() -> Value {
     json!([22, 1433, 1521, 3306, 3389, 5432])
 }
 
-fn spec(class: &str) -> PluginSpec {
-    PluginSpec {
-        key: Key::new("rule").unwrap(),
-        class: class.to_owned(),
-        params: json!({}),
-        role: Role::Event,
-        stage: Stage::Evaluator,
-        exclusive: false,
-        pool: None,
-    }
+fn instance(class: &str, params: &Value) -> Result<Instance, String> {
+    built_in().instance(class, params).unwrap().map_err(|errors| in_one_line(&errors))
+}
+
+fn version() -> Version {
+    Version::new("20260131_235959").unwrap()
+}
+
+fn judge(instance: &Instance, record: &Record<'_>) -> Judgement {
+    instance.judge(record, time_of(&version()))
+}
+
+fn maker() -> Maker {
+    Maker::new(&Key::new("audit").unwrap(), &version(), &Key::new("rule").unwrap(), "test.Test")
 }
 
 /// What came of a record: the outcome, and the events as they are published.
 fn evaluated(class: &str, params: &Value, record: &[u8]) -> Result<(Outcome, Vec<Value>), String> {
-    let spec = spec(class);
-    let plugin = registry::build(&spec, params)?;
-    let record = Record::parse(record).unwrap();
-    let mut drafts = Vec::new();
-    let outcome = plugin.evaluate(&record, &mut drafts);
-    let maker = Maker::new(&Key::new("audit").unwrap(), &Version::new("20260131_235959").unwrap(), &spec);
+    let instance = instance(class, params)?;
+    let record = Record::parse(record, instance.rule.raw_wanted()).unwrap();
+    let judgement = judge(&instance, &record);
     let event = |draft: &EventDraft| {
-        let message = maker.message(&record, draft).unwrap();
+        let message = maker().message(&record, draft).unwrap();
         serde_json::from_slice::<Value>(&message.payload).unwrap()
     };
-    Ok((outcome, drafts.iter().map(event).collect()))
+    Ok((judgement.outcome, judgement.events.iter().map(event).collect()))
 }
+
+/// The fields of `com` that only our events have.
+const OURS: [&str; 10] =
+    ["id", "finding_id", "severity", "title", "rule", "rule_version", "controls", "resource", "source", "evidence"];
 
 /// An event without what the worker of the Python tool added later, and without texts, which must be there.
 fn comparable(mut event: Value) -> Value {
@@ -130,9 +137,7 @@ fn comparable(mut event: Value) -> Value {
         let text = com.remove(name).unwrap();
         assert!(text.as_str().unwrap().ends_with('.'), "{text}");
     }
-    com.retain(|name, _| {
-        !name.starts_with("origin_") && !name.starts_with("audit_") && !["id", "finding_id"].contains(&name.as_str())
-    });
+    com.retain(|name, _| !name.starts_with("origin_") && !name.starts_with("audit_") && !OURS.contains(&name.as_str()));
     event
 }
 
@@ -200,12 +205,9 @@ fn firewall_rule_event_is_as_in_the_vectors() {
 #[test]
 fn exposed_ports_stand_behind_the_record_type() {
     let record = open_rule().to_string();
-    let spec = spec(FIREWALL_RULE_EVENT);
-    let record = Record::parse(record.as_bytes()).unwrap();
-    let mut drafts = Vec::new();
-    registry::build(&spec, &json!({})).unwrap().evaluate(&record, &mut drafts);
-    let maker = Maker::new(&Key::new("audit").unwrap(), &Version::new("20260131_235959").unwrap(), &spec);
-    let message = maker.message(&record, &drafts[0]).unwrap();
+    let record = Record::parse(record.as_bytes(), &Wanted::All).unwrap();
+    let judgement = judge(&instance(FIREWALL_RULE_EVENT, &json!({})).unwrap(), &record);
+    let message = maker().message(&record, &judgement.events[0]).unwrap();
     let text = String::from_utf8(message.payload.to_vec()).unwrap();
     let com =
         r#""com":{"cloud_type":"azure","record_type":"firewall_rule_event","exposed_ports":[22],"reference":"/r","#;
@@ -326,16 +328,21 @@ impl Numbers {
 /// Evaluates a record with both plugins and checks what must be true of any: events exactly when it fails, and a
 /// reason of a bounded size.
 fn check_any(record: &str) -> Option<[Outcome; 2]> {
-    let parsed = Record::parse(record.as_bytes()).ok()?;
-    let outcomes = [MOCK_EVENT, FIREWALL_RULE_EVENT].map(|class| {
-        let plugin = registry::build(&spec(class), &json!({})).unwrap();
-        let mut events = Vec::new();
-        let outcome = plugin.evaluate(&parsed, &mut events);
-        assert_eq!(events.len(), usize::from(outcome == Outcome::Fail), "{outcome:?}");
-        if let Outcome::Unknown(reason) = &outcome {
-            assert!(!reason.is_empty() && reason.len() < 2_000, "{reason}");
-        }
-        outcome
+    thread_local! {
+        static BOTH: [Instance; 2] =
+            [MOCK_EVENT, FIREWALL_RULE_EVENT].map(|class| instance(class, &json!({})).unwrap());
+    }
+    let parsed = Record::parse(record.as_bytes(), &Wanted::All).ok()?;
+    let outcomes = BOTH.with(|both| {
+        both.each_ref().map(|instance| {
+            let judgement = judge(instance, &parsed);
+            let fails = judgement.outcome == Outcome::Fail;
+            assert_eq!(judgement.events.len(), usize::from(fails), "{:?}", judgement.outcome);
+            if let Outcome::Unknown(reason) = &judgement.outcome {
+                assert!(!reason.is_empty() && reason.len() < 2_000, "{reason}");
+            }
+            judgement.outcome
+        })
     });
     Some(outcomes)
 }

@@ -1,16 +1,18 @@
 //! What plugin classes there are. Each stage's registry lists its own; the coordinator checks configurations against
 //! all of them.
 
+use std::fmt;
+
 use serde_json::Value;
 
 use crate::plan::Stage;
 use crate::subject::Role;
 
-/// Checks a class's parameters, unexpanded.
-pub type Check = fn(&Value) -> Result<(), Vec<ParamError>>;
+/// Checks a class's parameters, unexpanded. Classes that are data have one each.
+pub type Check = &'static (dyn Fn(&Value) -> Result<(), Vec<ParamError>> + Send + Sync);
 
 /// A plugin class: one that this version serves, or one that is known by name only.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct PluginClass {
     /// The class's name as configurations write it: `cloudmarker.clouds.mockcloud.MockCloud`.
     pub name: &'static str,
@@ -24,6 +26,16 @@ pub struct PluginClass {
     pub pool: Option<&'static str>,
     /// Checks parameters, unexpanded; `None` when the class is known but not served by this version.
     pub check: Option<Check>,
+}
+
+impl fmt::Debug for PluginClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PluginClass")
+            .field("name", &self.name)
+            .field("stage", &self.stage)
+            .field("served", &self.check.is_some())
+            .finish_non_exhaustive()
+    }
 }
 
 impl PluginClass {

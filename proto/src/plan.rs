@@ -87,6 +87,18 @@ pub struct Plan {
     pub clouds: Vec<Key>,
     /// The event plugins' keys: whose events there are.
     pub events: Vec<Key>,
+    /// The users' own rules: for the evaluator only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<RuleText>,
+}
+
+/// A rule file of a user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleText {
+    /// Its path, as the configuration finds it.
+    pub file: String,
+    /// What it says.
+    pub text: String,
 }
 
 impl Plan {
@@ -97,7 +109,11 @@ impl Plan {
             Stage::Coordinator => self.plugins.clone(),
             _ => self.plugins.iter().filter(|plugin| plugin.stage == stage).cloned().collect(),
         };
-        Self { plugins, ..self.clone() }
+        let rules = match stage {
+            Stage::Coordinator | Stage::Evaluator => self.rules.clone(),
+            _ => Vec::new(),
+        };
+        Self { plugins, rules, ..self.clone() }
     }
 
     /// The plugins of a role.

@@ -90,7 +90,7 @@ pub struct Settled {
 }
 
 /// What a rule said of records.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Results {
     /// Records that pass.
     #[serde(default)]
@@ -98,12 +98,24 @@ pub struct Results {
     /// Records that fail.
     #[serde(default)]
     pub fail: u64,
-    /// Records of which it cannot be said.
+    /// Records of which it cannot be said, wholly or in part: one that fails in another part counts there, too.
     #[serde(default)]
     pub unknown: u64,
     /// Events made.
     #[serde(default)]
     pub events: u64,
+    /// The first record of which it cannot be said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<Unclear>,
+}
+
+/// A record of which a rule cannot say whether it passes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unclear {
+    /// The resource, as the cloud calls it.
+    pub resource: String,
+    /// Why it cannot be said: the field that is missing.
+    pub reason: String,
 }
 
 impl Results {
@@ -113,6 +125,7 @@ impl Results {
         self.fail += other.fail;
         self.unknown += other.unknown;
         self.events += other.events;
+        self.sample = self.sample.take().or(other.sample);
     }
 }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use proto::catalogue::{ParamError, PluginClass};
+use proto::catalogue::PluginClass;
 use proto::config::secret::Secret;
 use proto::config::{
     BASE, BASE_NAME, Config, Environment, Level, Loaded, Problem, Severity, find_class, load, merge, params, validate,
@@ -105,7 +105,7 @@ struct EmailAlert {
     ssl_mode: Option<SslMode>,
 }
 
-type Check = fn(&Value) -> Result<(), Vec<ParamError>>;
+type Check = proto::catalogue::Check;
 
 const fn served(name: &'static str, roles: &'static [Role], stage: Stage, check: Check) -> PluginClass {
     PluginClass { name, roles, stage, exclusive: false, pool: None, check: Some(check) }
@@ -114,26 +114,26 @@ const fn served(name: &'static str, roles: &'static [Role], stage: Stage, check:
 const KEEPS: &[Role] = &[Role::Store, Role::Alert];
 
 static SERVED: [PluginClass; 8] = [
-    served("cloudmarker.clouds.mockcloud.MockCloud", &[Role::Cloud], Stage::Collector, |value| {
+    served("cloudmarker.clouds.mockcloud.MockCloud", &[Role::Cloud], Stage::Collector, &|value| {
         params::read::<MockCloud>(value).map(drop)
     }),
-    served("cloudmarker.clouds.azcloud.AzCloud", &[Role::Cloud], Stage::Collector, |value| {
+    served("cloudmarker.clouds.azcloud.AzCloud", &[Role::Cloud], Stage::Collector, &|value| {
         params::read_with::<AzCloud>(value, AZ_CLOUD).map(drop)
     }),
-    served("cloudmarker.clouds.gcpcloud.GCPCloud", &[Role::Cloud], Stage::Collector, |value| {
+    served("cloudmarker.clouds.gcpcloud.GCPCloud", &[Role::Cloud], Stage::Collector, &|value| {
         params::read::<GcpCloud>(value).map(drop)
     }),
-    served("cloudmarker.events.mockevent.MockEvent", &[Role::Event], Stage::Evaluator, |value| {
+    served("cloudmarker.events.mockevent.MockEvent", &[Role::Event], Stage::Evaluator, &|value| {
         params::read::<MockEvent>(value).map(drop)
     }),
-    served("cloudmarker.events.firewallruleevent.FirewallRuleEvent", &[Role::Event], Stage::Evaluator, |value| {
+    served("cloudmarker.events.firewallruleevent.FirewallRuleEvent", &[Role::Event], Stage::Evaluator, &|value| {
         params::read::<FirewallRuleEvent>(value).map(drop)
     }),
-    served("cloudmarker.stores.filestore.FileStore", KEEPS, Stage::Sink, |value| {
+    served("cloudmarker.stores.filestore.FileStore", KEEPS, Stage::Sink, &|value| {
         params::read::<FileStore>(value).map(drop)
     }),
-    served("cloudmarker.stores.esstore.EsStore", KEEPS, Stage::Sink, |value| params::read::<EsStore>(value).map(drop)),
-    served("cloudmarker.alerts.emailalert.EmailAlert", &[Role::Alert], Stage::Alerter, |value| {
+    served("cloudmarker.stores.esstore.EsStore", KEEPS, Stage::Sink, &|value| params::read::<EsStore>(value).map(drop)),
+    served("cloudmarker.alerts.emailalert.EmailAlert", &[Role::Alert], Stage::Alerter, &|value| {
         params::read::<EmailAlert>(value).map(drop)
     }),
 ];

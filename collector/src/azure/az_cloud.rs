@@ -14,7 +14,7 @@ pub const CLASS: PluginClass = PluginClass {
     stage: Stage::Collector,
     exclusive: false,
     pool: Some("azure"),
-    check: Some(|params| engine::check(&PLUGIN, params)),
+    check: Some(&|params| engine::check(&PLUGIN, params)),
 };
 
 const fn list(name: &'static str, path: &'static str, api_version: &'static str, items: Items) -> List {

@@ -26,7 +26,7 @@ pub const CLASS: PluginClass = PluginClass {
     stage: Stage::Collector,
     exclusive: false,
     pool: Some("azure"),
-    check: Some(|params| super::engine::check(&PLUGIN, params)),
+    check: Some(&|params| super::engine::check(&PLUGIN, params)),
 };
 
 const VAULT: &str = "key_vault";

@@ -22,7 +22,7 @@ pub const CLASS: PluginClass = PluginClass {
     stage: Stage::Collector,
     exclusive: false,
     pool: Some("azure"),
-    check: Some(|params| super::engine::check(&PLUGIN, params)),
+    check: Some(&|params| super::engine::check(&PLUGIN, params)),
 };
 
 const NAME: &str = "storage_account_properties";

@@ -25,7 +25,7 @@ pub const CLASS: PluginClass = PluginClass {
     stage: Stage::Collector,
     exclusive: false,
     pool: Some("azure"),
-    check: Some(|params| super::engine::check(&PLUGIN, params)),
+    check: Some(&|params| super::engine::check(&PLUGIN, params)),
 };
 
 const NAME: &str = "web_app_config";

@@ -41,7 +41,7 @@ pub const CLASS: PluginClass = PluginClass {
     stage: Stage::Collector,
     exclusive: false,
     pool: Some("gcp"),
-    check: Some(check),
+    check: Some(&check),
 };
 
 /// The class and what builds it.

@@ -32,7 +32,7 @@ mod place;
 mod plugins;
 mod problem;
 pub mod secret;
-mod suggest;
+pub mod suggest;
 mod validate;
 mod yaml;
 

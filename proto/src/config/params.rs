@@ -181,7 +181,8 @@ pub(super) fn is_unknown(error: &ParamError) -> bool {
 }
 
 /// What was found, in plain words: `the text "abc"`.
-pub(super) fn describe(value: &Value) -> String {
+#[must_use]
+pub fn describe(value: &Value) -> String {
     const LONGEST: usize = 60;
     match value {
         Value::Null => "null".to_owned(),

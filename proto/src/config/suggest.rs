@@ -1,7 +1,7 @@
 //! What somebody may have meant.
 
 /// The candidate that a name looks most like, if one is near enough.
-pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = name.to_lowercase();
     candidates
         .into_iter()
@@ -15,12 +15,14 @@ pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a s
 }
 
 /// `; did you mean ...?`, or nothing.
-pub(super) fn did_you_mean<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
+#[must_use]
+pub fn did_you_mean<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
     nearest(name, candidates).map(|candidate| format!("; did you mean `{candidate}`?")).unwrap_or_default()
 }
 
 /// What is wrong with a key that nobody knows: `unknown key ...; did you mean ...? (allowed: ...)`.
-pub(super) fn unknown(what: &str, name: &str, allowed: &[&str]) -> String {
+#[must_use]
+pub fn unknown(what: &str, name: &str, allowed: &[&str]) -> String {
     let hint = did_you_mean(name, allowed.iter().copied());
     if allowed.is_empty() {
         format!("unknown {what} `{name}`; there are none to set")
