@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::clock;
+use super::providers::SetSome;
 
 /// An answer other than 200.
 #[derive(Debug)]
@@ -15,11 +16,13 @@ pub(super) struct ArmError {
     code: &'static str,
     message: String,
     header: Option<(HeaderName, String)>,
+    /// What `details` repeats the error for.
+    target: Option<&'static str>,
 }
 
 impl ArmError {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), header: None }
+        Self { status, code, message: message.into(), header: None, target: None }
     }
 
     fn with(mut self, name: HeaderName, value: String) -> Self {
@@ -111,6 +114,50 @@ impl ArmError {
         )
     }
 
+    pub(super) fn resource_not_found(resource: &str, group: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "ResourceNotFound",
+            format!(
+                "The Resource '{resource}' under resource group '{group}' was not found. For more details please go to https://aka.ms/ARMResourceNotFoundFix"
+            ),
+        )
+    }
+
+    pub(super) fn not_registered(namespace: &'static str) -> Self {
+        let mut error = Self::new(
+            StatusCode::CONFLICT,
+            "MissingSubscriptionRegistration",
+            format!(
+                "The subscription is not registered to use namespace '{namespace}'. See https://aka.ms/rps-not-found for how to register subscriptions."
+            ),
+        );
+        error.target = Some(namespace);
+        error
+    }
+
+    pub(super) fn unknown_namespace(namespace: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "InvalidResourceNamespace",
+            format!("The resource namespace '{namespace}' is invalid."),
+        )
+    }
+
+    pub(super) fn no_provider(namespace: &str, kind: &str, version: &str) -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "NoRegisteredProviderFound",
+            format!(
+                "No registered resource provider found for location '' and API version '{version}' for type '{kind}' of '{namespace}'. The supported api-versions are ''. The supported locations are ''."
+            ),
+        )
+    }
+
+    pub(super) fn retired(namespace: &str, kind: &str) -> Self {
+        Self::new(StatusCode::GONE, "Gone", format!("The resource type '{namespace}/{kind}' has been retired."))
+    }
+
     pub(super) fn no_subscription() -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
@@ -178,7 +225,12 @@ impl ArmError {
 
 impl IntoResponse for ArmError {
     fn into_response(self) -> Response {
-        let body = json!({"error": {"code": self.code, "message": self.message}}).to_string();
+        let mut error = json!({"code": self.code, "message": self.message});
+        if let Some(target) = self.target {
+            let detail = json!({"code": self.code, "target": target, "message": self.message});
+            error.set("details", Some(json!([detail])));
+        }
+        let body = json!({"error": error}).to_string();
         let headers = [
             (header::CONTENT_TYPE.as_str(), "application/json; charset=utf-8"),
             (header::CACHE_CONTROL.as_str(), "no-cache"),

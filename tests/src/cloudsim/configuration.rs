@@ -2,27 +2,56 @@
 
 use super::simulation::Simulation;
 
-/// A whole configuration, in YAML.
-pub(super) fn configuration(simulation: &Simulation) -> String {
-    let url = &simulation.url;
+/// The cloud plugins that audit an Azure, by class name.
+const CLASSES: [&str; 9] =
+    ["AzCloud", "AzVM", "AzDisk", "AzKV", "AzMonitor", "AzPostgres", "AzSQL", "AzStorageAccount", "AzWebApp"];
+
+/// The plugins that a configuration names if nobody says which.
+pub(super) const DEFAULT: [&str; 1] = ["AzCloud"];
+
+/// A whole configuration, in YAML, with the plugins of these classes; what is no class of an Azure plugin
+/// is left out.
+pub(super) fn configuration(simulation: &Simulation, classes: &[&str]) -> String {
+    let classes: Vec<&str> = classes.iter().copied().filter(|class| CLASSES.contains(class)).collect();
+    let plugins: String = classes.iter().map(|class| plugin(simulation, class)).collect();
+    let keys: Vec<String> = classes.iter().map(|class| key(class)).collect();
     format!(
         "plugins:
-  myazcloud:
-    plugin: cloudmarker.clouds.azcloud.AzCloud
+{plugins}audits:
+  myazaudit:
+    clouds: [{}]
+    stores: [filestore]
+    events: [firewallruleevent]
+    alerts: [filestore]
+run: [myazaudit]
+",
+        keys.join(", ")
+    )
+}
+
+fn key(class: &str) -> String {
+    format!("my{}", class.to_ascii_lowercase())
+}
+
+fn plugin(simulation: &Simulation, class: &str) -> String {
+    let url = &simulation.url;
+    // The scope of a vault's tokens cannot be told from the address of this server.
+    let vault_scope = match class {
+        "AzKV" => "      key_vault_scope: https://vault.azure.net/.default\n",
+        _ => "",
+    };
+    format!(
+        "  {key}:
+    plugin: cloudmarker.clouds.{module}.{class}
     params:
       tenant: {tenant}
       client: {client}
       secret: {secret}
       login_endpoint: {url}
       arm_endpoint: {url}
-audits:
-  myazaudit:
-    clouds: [myazcloud]
-    stores: [filestore]
-    events: [firewallruleevent]
-    alerts: [filestore]
-run: [myazaudit]
-",
+{vault_scope}",
+        key = key(class),
+        module = class.to_ascii_lowercase(),
         tenant = simulation.estate.tenant(),
         client = simulation.client_id,
         secret = scalar(&simulation.client_secret),

@@ -1,12 +1,14 @@
 //! The login side: Entra ID's token endpoint, and the documents that a login library reads first.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
+use super::assertion::Doubt;
 use super::clock;
 use super::simulation::Simulation;
 
@@ -47,10 +49,11 @@ impl<'a> LoginPath<'a> {
 }
 
 /// Answers a request to the login side; `body` matters to the token endpoint alone.
-pub(super) fn answer(simulation: &Simulation, path: LoginPath<'_>, method: &Method, body: &[u8]) -> Response {
+pub(super) fn answer(simulation: &Simulation, path: LoginPath<'_>, request: &Parts, body: &[u8]) -> Response {
+    let origin = simulation.origin(&request.headers);
     if let LoginPath::Token(tenant) = path {
         simulation.statistics.lock().token_requests += 1;
-        return match token(simulation, tenant, method, body) {
+        return match token(simulation, tenant, request, body) {
             Ok(token) => {
                 simulation.statistics.lock().tokens_issued += 1;
                 no_store(StatusCode::OK, &token)
@@ -63,16 +66,16 @@ pub(super) fn answer(simulation: &Simulation, path: LoginPath<'_>, method: &Meth
         LoginPath::OpenIdConfiguration(tenant) if !is_tenant(simulation, tenant) => {
             LoginError::unknown_tenant("invalid_tenant", tenant).answer(simulation)
         }
-        LoginPath::Instance => no_store(StatusCode::OK, &instance(simulation)),
+        LoginPath::Instance => no_store(StatusCode::OK, &instance(simulation, &origin)),
         LoginPath::Keys => no_store(StatusCode::OK, &json!({"keys": []})),
-        _ => no_store(StatusCode::OK, &open_id_configuration(simulation)),
+        _ => no_store(StatusCode::OK, &open_id_configuration(simulation, &origin)),
     }
 }
 
 /// The checks in Entra ID's order: whom one asks, what for, who asks, and with what secret.
-fn token(simulation: &Simulation, tenant: &str, method: &Method, body: &[u8]) -> Result<Value, LoginError> {
-    if method != Method::POST {
-        return Err(LoginError::not_post(method));
+fn token(simulation: &Simulation, tenant: &str, request: &Parts, body: &[u8]) -> Result<Value, LoginError> {
+    if request.method != Method::POST {
+        return Err(LoginError::not_post(&request.method));
     }
     if !is_tenant(simulation, tenant) {
         return Err(LoginError::unknown_tenant("invalid_request", tenant));
@@ -96,7 +99,13 @@ fn token(simulation: &Simulation, tenant: &str, method: &Method, body: &[u8]) ->
     if !client_id.eq_ignore_ascii_case(&simulation.client_id) {
         return Err(LoginError::unknown_client(&client_id, tenant));
     }
-    if field("client_secret")? != simulation.client_secret {
+    if let Ok(assertion) = field("client_assertion") {
+        let kind = field("client_assertion_type")?;
+        if kind != JWT_BEARER {
+            return Err(LoginError::unsupported_assertion(&kind));
+        }
+        check_assertion(simulation, tenant, request, &assertion)?;
+    } else if field("client_secret")? != simulation.client_secret {
         return Err(LoginError::wrong_secret(&client_id));
     }
     let lifetime = simulation.token_lifetime;
@@ -109,15 +118,31 @@ fn token(simulation: &Simulation, tenant: &str, method: &Method, body: &[u8]) ->
     }))
 }
 
+/// The kind of assertion that there is.
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+fn check_assertion(simulation: &Simulation, tenant: &str, request: &Parts, assertion: &str) -> Result<(), LoginError> {
+    let origins = [simulation.url.clone(), simulation.origin(&request.headers)];
+    let endpoints: Vec<String> = origins
+        .iter()
+        .flat_map(|origin| [format!("{origin}/{tenant}/oauth2/v2.0/token"), format!("{origin}/{tenant}/v2.0")])
+        .collect();
+    let (client, now) = (&simulation.client_id, SystemTime::now());
+    let checked = simulation.credentials.check(assertion, client, &endpoints, now);
+    checked.map_err(|doubt| LoginError::doubtful(doubt, client, now))
+}
+
 fn is_tenant(simulation: &Simulation, tenant: &str) -> bool {
     tenant.eq_ignore_ascii_case(simulation.estate.tenant())
 }
 
-fn open_id_configuration(simulation: &Simulation) -> Value {
-    let (url, tenant) = (&simulation.url, simulation.estate.tenant());
+/// `url` is this server by the name that the client calls it, here and below: a login library compares it
+/// with the authority that it was told.
+fn open_id_configuration(simulation: &Simulation, url: &str) -> Value {
+    let tenant = simulation.estate.tenant();
     json!({
         "token_endpoint": format!("{url}/{tenant}/oauth2/v2.0/token"),
-        "token_endpoint_auth_methods_supported": ["client_secret_post"],
+        "token_endpoint_auth_methods_supported": ["client_secret_post", "private_key_jwt"],
         "jwks_uri": format!("{url}/{tenant}/discovery/v2.0/keys"),
         "response_modes_supported": ["query", "fragment", "form_post"],
         "subject_types_supported": ["pairwise"],
@@ -133,9 +158,9 @@ fn open_id_configuration(simulation: &Simulation) -> Value {
 }
 
 /// Tells a login library that this server is an authority that it may talk to.
-fn instance(simulation: &Simulation) -> Value {
-    let (url, tenant) = (&simulation.url, simulation.estate.tenant());
-    let host = url.strip_prefix("http://").unwrap_or(url);
+fn instance(simulation: &Simulation, url: &str) -> Value {
+    let tenant = simulation.estate.tenant();
+    let host = url.split_once("://").map_or(url, |(_, host)| host);
     json!({
         "tenant_discovery_endpoint": format!("{url}/{tenant}/v2.0/.well-known/openid-configuration"),
         "api-version": "1.1",
@@ -212,6 +237,54 @@ impl LoginError {
                 "Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, not the client secret ID, for a secret added to app '{client}'."
             ),
         }
+    }
+
+    fn unsupported_assertion(kind: &str) -> Self {
+        let text = format!("The client assertion type '{kind}' is not supported; it must be '{JWT_BEARER}'.");
+        Self::bad_request("invalid_request", 50_027, text)
+    }
+
+    fn invalid_client(number: u32, text: String) -> Self {
+        Self { status: StatusCode::UNAUTHORIZED, error: "invalid_client", number, text }
+    }
+
+    /// What is wrong with a client assertion.
+    fn doubtful(doubt: Doubt, client: &str, now: SystemTime) -> Self {
+        let key = |reason: &str, thumbprint: &str| {
+            format!(
+                "The certificate with identifier used to sign the client assertion is not registered on application. [Reason - {reason}, Thumbprint of key used by client: '{thumbprint}', Please visit the Azure Portal, Graph Explorer or directly use MS Graph to see configured keys for app Id '{client}'.]"
+            )
+        };
+        let time = |seconds| clock::entra(UNIX_EPOCH + Duration::from_secs(seconds));
+        let (number, text) = match doubt {
+            Doubt::Malformed => (50_027, "JWT token is invalid or malformed.".to_owned()),
+            Doubt::NoThumbprint => {
+                (50_027, "Invalid JWT token. No certificate thumbprint specified in token header.".to_owned())
+            }
+            Doubt::UnknownKey(thumbprint) => (700_027, key("The key was not found.", &thumbprint)),
+            Doubt::BadSignature(thumbprint) => {
+                (700_027, key("Key was found, but use of the key to verify the signature failed.", &thumbprint))
+            }
+            Doubt::OtherClient => {
+                (700_021, "Client assertion application identifier doesn't match 'client_id' parameter.".to_owned())
+            }
+            Doubt::OtherAudience(audience) => {
+                (700_023, format!("Client assertion audience claim '{audience}' does not match Realm issuer."))
+            }
+            Doubt::OutOfTime { from, until } => (
+                700_024,
+                format!(
+                    "Client assertion is not within its valid time range. Current time: {}, assertion valid from {}, expiry time of assertion {}.",
+                    clock::entra(now),
+                    time(from),
+                    time(until)
+                ),
+            ),
+            Doubt::NotFederated => {
+                (70_021, "No matching federated identity record found for presented assertion.".to_owned())
+            }
+        };
+        Self::invalid_client(number, text)
     }
 
     fn answer(self, simulation: &Simulation) -> Response {

@@ -5,6 +5,35 @@ use std::collections::BTreeMap;
 
 use super::random::Random;
 
+/// What has become of a subscription. It is listed all the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SubscriptionState {
+    /// All is well.
+    #[default]
+    Enabled,
+    /// A payment is due soon.
+    Warned,
+    /// A payment is overdue.
+    PastDue,
+    /// Nothing can be changed in it any more; what is there can be read.
+    Disabled,
+    /// What it had is gone: reading in it is answered 404 `SubscriptionNotFound`.
+    Deleted,
+}
+
+impl SubscriptionState {
+    /// As Azure writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Enabled => "Enabled",
+            Self::Warned => "Warned",
+            Self::PastDue => "PastDue",
+            Self::Disabled => "Disabled",
+            Self::Deleted => "Deleted",
+        }
+    }
+}
+
 /// A subscription as `GET /subscriptions` lists it.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -36,7 +65,13 @@ struct SubscriptionPolicies {
 
 impl Subscription {
     /// The subscription with this number (from 0).
-    pub(super) fn generate(random: &mut Random, number: usize, guid: &str, tenant: &str) -> Self {
+    pub(super) fn generate(
+        random: &mut Random,
+        number: usize,
+        guid: &str,
+        tenant: &str,
+        state: SubscriptionState,
+    ) -> Self {
         let managed = random.below(3);
         Self {
             id: format!("/subscriptions/{guid}"),
@@ -45,7 +80,7 @@ impl Subscription {
             subscription_id: guid.to_owned(),
             tenant_id: tenant.to_owned(),
             display_name: format!("Simulated Subscription {}", number + 1),
-            state: "Enabled",
+            state: state.name(),
             subscription_policies: SubscriptionPolicies {
                 location_placement_id: "Public_2014-09-01",
                 quota_id: random.pick(&["PayAsYouGo_2014-09-01", "EnterpriseAgreement_2014-09-01"]),

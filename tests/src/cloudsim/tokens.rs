@@ -4,7 +4,43 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, SystemTime};
 
+use axum::http::{HeaderMap, header};
+
 use super::random::Random;
+use super::simulation::Simulation;
+
+/// Why a request is not let in. Each service has its own words for it.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    NoAuthorization,
+    NotBearer,
+    Unknown,
+    Expired { at: SystemTime, now: SystemTime },
+    WrongAudience(String),
+}
+
+/// Looks at the token of a request to the service that `is_audience` knows the names of.
+pub(super) fn check(
+    simulation: &Simulation,
+    headers: &HeaderMap,
+    is_audience: impl Fn(&str) -> bool,
+) -> Result<(), Refusal> {
+    let value = headers.get(header::AUTHORIZATION).ok_or(Refusal::NoAuthorization)?;
+    let token = value
+        .to_str()
+        .ok()
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim())
+        .ok_or(Refusal::NotBearer)?;
+    let grant = simulation.tokens.lock().get(token).cloned().ok_or(Refusal::Unknown)?;
+    let now = SystemTime::now();
+    if grant.expires <= now {
+        return Err(Refusal::Expired { at: grant.expires, now });
+    }
+    let audience = grant.audience.trim_end_matches('/');
+    if is_audience(audience) { Ok(()) } else { Err(Refusal::WrongAudience(audience.to_owned())) }
+}
 
 /// What a token stands for.
 #[derive(Clone, Debug)]
