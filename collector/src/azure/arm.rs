@@ -189,8 +189,11 @@ impl Said {
     fn of(answer: &Answer, token: &Token) -> Self {
         let body: ErrorBody<'_> = serde_json::from_slice(&answer.body).unwrap_or_default();
         let fields = body.error.unwrap_or(body.flat);
-        let code = bounded(fields.code.as_deref().unwrap_or_default(), 100);
-        let message = bounded(fields.message.as_deref().unwrap_or_default(), 500);
+        // Nothing is known to repeat the token; a log that does would be a way into the estate. It is hidden before the
+        // text is cut, or a part of it could stay.
+        let hidden = |text: Option<Text<'_>>| text.as_deref().unwrap_or_default().replace(token.secret(), "***");
+        let code = bounded(&hidden(fields.code), 100);
+        let message = bounded(&hidden(fields.message), 500);
         let mut text = answer.status.as_u16().to_string();
         for part in [&code, &message] {
             if !part.is_empty() {
@@ -198,8 +201,7 @@ impl Said {
                 text.push_str(part);
             }
         }
-        // Nothing is known to repeat the token; a log that does would be a way into the estate.
-        Self { code, text: text.replace(token.secret(), "***") }
+        Self { code, text }
     }
 }
 
@@ -332,6 +334,9 @@ mod tests {
         let (_, reason) = not_read(1, &answer(400, None, &long));
         assert!(reason.len() < 700, "{}", reason.len());
         assert!(!reason.contains("t0ken") && !reason.contains('\n'), "{reason}");
+        let cut = format!(r#"{{"error":{{"code":"C","message":"{}t0ken"}}}}"#, "x".repeat(497));
+        let (_, reason) = not_read(1, &answer(400, None, &cut));
+        assert!(!reason.contains("t0"), "{reason}");
     }
 
     #[test]

@@ -6,6 +6,8 @@
 
 #![allow(clippy::print_stdout)] // its results
 
+mod clouds;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -51,7 +53,7 @@ async fn main() -> Result<()> {
             }
         }
     }
-    Ok(())
+    clouds::measure(&cli).await
 }
 
 fn configuration(records: u64, n: u64) -> String {
