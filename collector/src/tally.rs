@@ -77,6 +77,18 @@ impl Tally {
         self.limited
     }
 
+    /// What it means for the lists of the resources that are listed here, before any of them is read: there may be
+    /// none, and some may not be known.
+    #[must_use]
+    pub fn coverage_below(&self, scope: &str, resource_type: &str) -> Coverage {
+        let state = match () {
+            () if self.is_cut => State::Partial,
+            () if self.limited => State::Skipped,
+            () => return Coverage::complete(scope, resource_type, 0),
+        };
+        Coverage { state, reason: self.reason.clone(), ..Coverage::complete(scope, resource_type, 0) }
+    }
+
     /// How many resources were read.
     #[must_use]
     pub fn count(&self) -> u64 {

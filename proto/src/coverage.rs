@@ -43,6 +43,11 @@ impl State {
         }
     }
 
+    /// Whether there is nothing more.
+    fn is_all(self) -> bool {
+        matches!(self, Self::Complete | Self::NotEnabled)
+    }
+
     /// Whether nothing is missing that was asked for. What is not enabled has nothing to miss, and what the
     /// configuration leaves out is not missed.
     #[must_use]
@@ -90,9 +95,15 @@ impl Coverage {
         Self { state, reason: Some(reason.into()), ..Self::complete(scope, resource_type, 0) }
     }
 
+    /// How many resources are missing, if that is known.
+    fn known_missing(&self) -> Option<u64> {
+        if self.state.is_all() { Some(0) } else { self.missing }
+    }
+
     /// Adds what another unit of the same list saw.
     fn add(&mut self, other: &Self) {
         let something = self.read + other.read > 0;
+        let missing = self.known_missing().zip(other.known_missing()).map(|(a, b)| a + b);
         self.state = match self.state.max(other.state) {
             // What was left out on purpose, or is not there, does not make the rest partial.
             worst if worst.is_whole() => worst,
@@ -100,10 +111,7 @@ impl Coverage {
             worst => worst,
         };
         self.read += other.read;
-        self.missing = match (self.missing, other.missing) {
-            (Some(a), Some(b)) => Some(a + b),
-            (a, b) => a.or(b),
-        };
+        self.missing = missing.filter(|_| !self.state.is_all());
         if self.reason.is_none() {
             self.reason.clone_from(&other.reason);
         }
@@ -209,6 +217,20 @@ mod tests {
         assert_eq!(coverage.len(), 1);
         assert_eq!((coverage[0].state, coverage[0].read), (State::Partial, 9));
         assert_eq!(coverage[0].reason.as_deref(), Some("why"));
+    }
+
+    #[test]
+    fn missing_are_as_many_as_are_known_of_all() {
+        let missing = |missing| Coverage { missing, ..Coverage::not_read("s", "vm", State::Failed, "why") };
+        let mut fold = Fold::default();
+        fold.add(&end("1", 0, 9, Coverage::complete("s", "vm", 9)));
+        assert_eq!(fold.coverage()[0].missing, None);
+        fold.add(&end("2", 0, 0, missing(Some(2))));
+        fold.add(&end("3", 0, 0, missing(Some(3))));
+        assert_eq!(fold.coverage()[0].missing, Some(5));
+        fold.add(&end("4", 0, 0, missing(None)));
+        fold.add(&end("5", 0, 0, missing(Some(1))));
+        assert_eq!(fold.coverage()[0].missing, None, "nobody knows how many more");
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod reading;
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use collector::cloud::WorkError;
 use collector::emit::Emitter;
 use proto::coverage::{Coverage, State};
@@ -16,15 +16,8 @@ use serde_json::{Value, json};
 use tests::cloudsim::{Cloudsim, Times, Trouble};
 
 /// Reads the network security groups.
-async fn reading(cloud: &Cloudsim, more: Value) -> Result<Reading> {
-    let mut params = json!({
-        "tenant": cloud.tenant(), "client": cloud.client_id(), "secret": cloud.client_secret(),
-        "login_endpoint": cloud.url(), "arm_endpoint": cloud.url(),
-    });
-    for (name, value) in more.as_object().context("parameters are a mapping")? {
-        params[name] = value.clone();
-    }
-    Ok(Reading { only: vec!["nsg"], ..Reading::of("AzCloud", params).await? })
+async fn nsg_reading(cloud: &Cloudsim, more: Value) -> Result<Reading> {
+    Ok(Reading::azure("AzCloud", cloud, more).await?.only(&["nsg"]))
 }
 
 /// How many different subscriptions, groups and rules there are records of.
@@ -45,7 +38,7 @@ fn readable(cloud: &Cloudsim) -> (usize, usize, usize) {
 #[tokio::test]
 async fn everything_is_read_once_and_as_it_is() -> Result<()> {
     let cloud = Cloudsim::builder().subscriptions(7).nsgs(25).nsgs_in(2, 0).rules(3).page_size(5).start().await?;
-    let reading = reading(&cloud, json!({})).await?.all().await?;
+    let reading = nsg_reading(&cloud, json!({})).await?.all().await?;
     assert!(reading.errors.is_empty(), "{:?}", reading.errors);
     assert_eq!(counts(&reading), truth(&cloud));
     let (subscriptions, nsgs, rules) = truth(&cloud);
@@ -75,7 +68,7 @@ async fn everything_is_read_once_and_as_it_is() -> Result<()> {
 #[tokio::test]
 async fn rules_come_before_their_group_and_ids_say_what_is_read() -> Result<()> {
     let cloud = Cloudsim::builder().subscriptions(1).nsgs(3).rules(2).page_size(2).start().await?;
-    let reading = reading(&cloud, json!({})).await?.all().await?;
+    let reading = nsg_reading(&cloud, json!({})).await?.all().await?;
     let types: Vec<&str> = reading.records.iter().filter_map(|record| record["ext"]["record_type"].as_str()).collect();
     let group = ["security_rule", "security_rule", "nsg"];
     assert_eq!(types, [["subscription"].as_slice(), &group, &group, &group].concat());
@@ -88,7 +81,7 @@ async fn rules_come_before_their_group_and_ids_say_what_is_read() -> Result<()> 
 async fn a_forbidden_subscription_is_denied_and_the_others_are_read() -> Result<()> {
     let builder = Cloudsim::builder().subscriptions(3).nsgs(4).rules(1);
     let cloud = builder.faults(|faults| faults.forbid(1)).start().await?;
-    let reading = reading(&cloud, json!({})).await?.all().await?;
+    let reading = nsg_reading(&cloud, json!({})).await?.all().await?;
     assert_eq!(counts(&reading), readable(&cloud));
     let coverage = reading.coverage(&cloud.estate().subscription_id(0), "nsg");
     assert_eq!((coverage.state, coverage.read), (State::Denied, 0));
@@ -107,7 +100,7 @@ async fn a_throttled_unit_says_how_long_to_wait() -> Result<()> {
         faults.throttle_every = 3;
         faults.retry_after = 17;
     });
-    let reading = reading(&cloud, json!({})).await?.all().await?;
+    let reading = nsg_reading(&cloud, json!({})).await?.all().await?;
     assert_eq!(counts(&reading), truth(&cloud));
     assert!(reading.fold.is_whole());
     assert!(!reading.errors.is_empty());
@@ -126,7 +119,7 @@ async fn failures_of_the_server_and_cut_off_answers_are_transient() -> Result<()
         faults.fail_every = 3;
         faults.cut_off_every = 4;
     });
-    let reading = reading(&cloud, json!({})).await?.all().await?;
+    let reading = nsg_reading(&cloud, json!({})).await?.all().await?;
     assert_eq!(counts(&reading), truth(&cloud));
     assert!(reading.fold.is_whole());
     let reasons: Vec<String> = reading.errors.iter().map(ToString::to_string).collect();
@@ -142,7 +135,7 @@ async fn failures_of_the_server_and_cut_off_answers_are_transient() -> Result<()
 async fn a_token_that_expires_between_pages_is_replaced_once() -> Result<()> {
     let cloud = Cloudsim::builder().subscriptions(1).nsgs(20).rules(1).page_size(4).start().await?;
     cloud.faults(|faults| faults.expire_tokens_after = Some(3));
-    let reading = reading(&cloud, json!({})).await?.all().await?;
+    let reading = nsg_reading(&cloud, json!({})).await?.all().await?;
     assert!(reading.errors.is_empty(), "{:?}", reading.errors);
     assert_eq!(counts(&reading), truth(&cloud));
     let statistics = cloud.statistics();
@@ -153,7 +146,7 @@ async fn a_token_that_expires_between_pages_is_replaced_once() -> Result<()> {
 #[tokio::test]
 async fn units_whose_token_was_refused_share_the_next_one() -> Result<()> {
     let cloud = Cloudsim::builder().subscriptions(8).nsgs(2).start().await?;
-    let mut reading = reading(&cloud, json!({})).await?;
+    let mut reading = nsg_reading(&cloud, json!({})).await?;
     let root = reading.root.clone();
     let list = reading.work(&root).await??.children.remove(0);
     let mut units = reading.work(&list).await??.children;
@@ -173,13 +166,25 @@ async fn units_whose_token_was_refused_share_the_next_one() -> Result<()> {
 
 #[tokio::test]
 async fn a_token_that_is_refused_again_is_no_endless_loop() -> Result<()> {
-    let cloud = Cloudsim::builder().token_lifetime(Duration::ZERO).start().await?;
-    let mut reading = reading(&cloud, json!({})).await?;
+    let (cloud, other) = (Cloudsim::builder().start().await?, Cloudsim::builder().start().await?);
+    let mut reading = nsg_reading(&cloud, json!({"login_endpoint": other.url()})).await?;
     let list = reading.first_of("subscription").await?;
     let Err(WorkError::NotRead { state, reason }) = reading.work(&list).await? else { panic!() };
     assert_eq!(state, State::Failed);
-    assert!(reason.contains("401 ExpiredAuthenticationToken"), "{reason}");
-    assert_eq!(cloud.statistics().unauthorized, 2);
+    assert!(reason.contains("401 InvalidAuthenticationToken"), "{reason}");
+    assert!(reason.contains("`login_endpoint` and `arm_endpoint`"), "{reason}");
+    assert_eq!((cloud.statistics().unauthorized, other.statistics().tokens_issued), (2, 2));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_token_that_comes_expired_is_not_used() -> Result<()> {
+    let cloud = Cloudsim::builder().token_lifetime(Duration::ZERO).start().await?;
+    let mut reading = nsg_reading(&cloud, json!({})).await?;
+    let list = reading.first_of("subscription").await?;
+    let Err(WorkError::Transient { reason }) = reading.work(&list).await? else { panic!() };
+    assert!(reason.contains("is this host's clock right?"), "{reason}");
+    assert_eq!(cloud.statistics().arm_requests(), 0);
     Ok(())
 }
 
@@ -190,7 +195,7 @@ async fn a_next_link_of_another_origin_is_not_followed() -> Result<()> {
     cloud.faults(|faults| {
         faults.trouble(0, Trouble::ForeignNextLink(stranger.url().to_owned()), Times::Always);
     });
-    let reading = reading(&cloud, json!({})).await?.all().await?;
+    let reading = nsg_reading(&cloud, json!({})).await?.all().await?;
     assert_eq!(stranger.statistics().arm_requests(), 0);
     assert_eq!(counts(&reading), (1, 4, 4));
     let coverage = reading.coverage(&cloud.estate().subscription_id(0), "nsg");
@@ -203,7 +208,7 @@ async fn a_next_link_of_another_origin_is_not_followed() -> Result<()> {
 async fn a_unit_with_a_foreign_link_shows_nobody_the_token() -> Result<()> {
     let stranger = Cloudsim::builder().start().await?;
     let cloud = Cloudsim::builder().subscriptions(1).nsgs(6).page_size(4).start().await?;
-    let mut reading = reading(&cloud, json!({})).await?;
+    let mut reading = nsg_reading(&cloud, json!({})).await?;
     let list = reading.first_of("nsg").await?;
     let page = reading.work(&list).await??.children.remove(0);
     let task = page.task.get().replace(cloud.url(), stranger.url());
@@ -217,7 +222,7 @@ async fn a_unit_with_a_foreign_link_shows_nobody_the_token() -> Result<()> {
 async fn a_refused_page_token_begins_the_list_again() -> Result<()> {
     let cloud = Cloudsim::builder().subscriptions(6).nsgs(9).rules(1).page_size(4).start().await?;
     cloud.faults(|faults| faults.refuse_page_tokens = Times::Next(2));
-    let reading = reading(&cloud, json!({})).await?.all().await?;
+    let reading = nsg_reading(&cloud, json!({})).await?.all().await?;
     assert_eq!(counts(&reading), truth(&cloud));
     assert!(reading.fold.is_whole(), "{:?}", reading.fold.coverage());
     // What was read before the list began again does not count.
@@ -239,7 +244,7 @@ async fn a_wrong_sign_in_says_what_to_do_and_shows_no_secret() -> Result<()> {
         ("client", "00000000-0000-0000-0000-000000000001", "400 AADSTS700016: ", "set `client`"),
         ("tenant", "nowhere.example", "400 AADSTS90002: ", "set `tenant`"),
     ] {
-        let mut reading = reading(&cloud, json!({parameter: value})).await?;
+        let mut reading = nsg_reading(&cloud, json!({parameter: value})).await?;
         let list = reading.first_of("subscription").await?;
         let Err(WorkError::NotRead { state, reason }) = reading.work(&list).await? else { panic!("{parameter}") };
         assert_eq!(state, State::Failed);
@@ -258,7 +263,7 @@ async fn a_cloud_that_is_away_may_come_back() -> Result<()> {
     };
     let cloud = Cloudsim::builder().start().await?;
     for (parameter, call) in [("login_endpoint", "POST"), ("arm_endpoint", "GET")] {
-        let mut reading = reading(&cloud, json!({parameter: away})).await?;
+        let mut reading = nsg_reading(&cloud, json!({parameter: away})).await?;
         let list = reading.first_of("subscription").await?;
         let Err(WorkError::Transient { reason }) = reading.work(&list).await? else { panic!("{parameter}") };
         assert!(reason.contains(&format!("{call} {away}/")) && reason.contains("cannot connect"), "{reason}");
@@ -269,7 +274,7 @@ async fn a_cloud_that_is_away_may_come_back() -> Result<()> {
 #[tokio::test]
 async fn limits_leave_out_and_say_so() -> Result<()> {
     let cloud = Cloudsim::builder().subscriptions(6).nsgs(9).rules(1).page_size(4).start().await?;
-    let reading = reading(&cloud, json!({"_max_subs": 2, "_max_recs": 5})).await?.all().await?;
+    let reading = nsg_reading(&cloud, json!({"_max_subs": 2, "_max_recs": 5})).await?.all().await?;
     assert_eq!(counts(&reading), (2, 10, 10));
     assert_eq!(cloud.statistics().subscription_list_requests, 1);
     let list = reading.coverage("", "subscription");
@@ -279,7 +284,7 @@ async fn limits_leave_out_and_say_so() -> Result<()> {
     assert_eq!(reason, "`_max_recs` is 5");
 
     // A limit that nothing exceeds leaves out nothing.
-    let reading = reading(&cloud, json!({"_max_subs": 6, "_max_recs": 9})).await?.all().await?;
+    let reading = nsg_reading(&cloud, json!({"_max_subs": 6, "_max_recs": 9})).await?.all().await?;
     assert_eq!(counts(&reading), truth(&cloud));
     assert!(reading.fold.is_whole() && reading.coverage("", "subscription").state == State::Complete);
     Ok(())
@@ -288,7 +293,7 @@ async fn limits_leave_out_and_say_so() -> Result<()> {
 #[tokio::test]
 async fn a_tenant_without_subscriptions_is_complete() -> Result<()> {
     let cloud = Cloudsim::builder().subscriptions(0).start().await?;
-    let reading = reading(&cloud, json!({})).await?.all().await?;
+    let reading = nsg_reading(&cloud, json!({})).await?.all().await?;
     let reason = "the application sees no subscription: give it the role Reader".to_owned();
     let complete = Coverage { reason: Some(reason), ..Coverage::complete("", "subscription", 0) };
     assert_eq!(reading.fold.coverage(), [complete]);

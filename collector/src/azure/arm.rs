@@ -226,7 +226,13 @@ fn refusal(call: &str, page: u32, answer: &Answer, token: &Token) -> Refusal {
         ),
         403 => {
             let hint = match permission(&said.text) {
+                Some(action) if is_in_vault(action) => {
+                    format!("give the application a role with the permission {action}, like Key Vault Reader")
+                }
                 Some(action) => format!("give the application a role with the permission {action}, like Reader"),
+                None if said.text.contains(" list permission on key vault ") => {
+                    "give the application the permission List in the vault's access policies".to_owned()
+                }
                 None => "give the application a role that may read it, like Reader".to_owned(),
             };
             not_read(State::Denied, &hint)
@@ -246,9 +252,16 @@ fn throttled(answer: &Answer, said: &Said, reason: String) -> Refusal {
 }
 
 /// Resource Manager names the permission: "… authorization to perform action 'Microsoft.Compute/disks/read' over …".
+/// A vault that goes by roles does so, too: "Action: 'Microsoft.KeyVault/vaults/keys/read'".
 fn permission(message: &str) -> Option<&str> {
-    let (_, rest) = message.split_once("perform action '")?;
+    let (_, rest) = message.split_once("perform action '").or_else(|| message.split_once("Action: '"))?;
     Some(rest.split_once('\'')?.0)
+}
+
+/// Whether the permission is for what is in a vault, which the role Reader has not.
+fn is_in_vault(action: &str) -> bool {
+    let kinds = ["Microsoft.KeyVault/vaults/keys/", "Microsoft.KeyVault/vaults/secrets/"];
+    kinds.iter().any(|kind| action.starts_with(kind))
 }
 
 /// Resource providers name the wait in the message: "Please try again after '372' seconds."
@@ -365,6 +378,24 @@ mod tests {
         let (state, reason) = not_read(1, &answer(403, None, body));
         assert_eq!(state, State::Denied);
         assert!(reason.contains("a role with the permission Microsoft.Compute/disks/read"), "{reason}");
+    }
+
+    #[test]
+    fn a_vault_that_denies_says_how_it_may_be_read() {
+        for (message, hint) in [
+            (
+                r"Caller is not authorized.\r\nAction: 'Microsoft.KeyVault/vaults/keys/read'\r\nResource: '/keys'",
+                "the permission Microsoft.KeyVault/vaults/keys/read, like Key Vault Reader",
+            ),
+            (
+                "The application 'a' does not have secrets list permission on key vault 'kv;location=westeurope'.",
+                "the permission List in the vault's access policies",
+            ),
+        ] {
+            let body = format!(r#"{{"error":{{"code":"Forbidden","message":"{message}"}}}}"#);
+            let (state, reason) = not_read(1, &answer(403, None, &body));
+            assert!(state == State::Denied && reason.contains(hint), "{reason}");
+        }
     }
 
     #[test]

@@ -264,7 +264,7 @@ impl Engine {
 
     fn skipped(&self, subscription: &Subscription, reason: &str) -> Vec<Coverage> {
         let skipped = |list: &List| Coverage::not_read(&subscription.id, list.name, State::Skipped, reason);
-        self.plugin.lists.iter().map(skipped).collect()
+        self.plugin.all_lists().into_iter().map(skipped).collect()
     }
 
     /// Reads a page of a list.
@@ -296,13 +296,16 @@ impl Engine {
                     };
                     self.emit_all(out, made, place.subscription, &mut tally).await?;
                     if let Items::Lists(_, below) = &list.items {
-                        self.lead_to_lists(unit, place, raw, below, &mut tally, &mut done)?;
+                        self.lead_to_lists(unit, place, raw, below, &mut done)?;
                     }
                 }
             }
         }
         let before = task.before + tally.count() + listed;
         go_on(unit, &Task { before, ..task.but_for_items() }, next, &mut tally, &mut done)?;
+        if let Items::Lists(_, below) = &list.items {
+            done.coverage.extend(below.iter().map(|list| tally.coverage_below(&place.subscription.id, list.name)));
+        }
         // What is led to has a coverage of its own: to call an unread list complete would be wrong.
         if listed == 0 || !tally.is_empty() {
             done.coverage.push(tally.coverage(&place.subscription.id, &unit.resource_type));
@@ -324,7 +327,7 @@ impl Engine {
             }
             (Base::Vault, Some(Parent { url: Some(url), .. })) => {
                 let mut url = Url::parse(url).map_err(|_| foreign_task(unit, "a vault without a URL"))?;
-                url.set_path(&format!("{}{}", url.path().trim_end_matches('/'), list.path));
+                url.set_path(&format!("{}/{}", url.path().trim_end_matches('/'), list.path));
                 url.set_query(Some(&query));
                 Ok(url)
             }
@@ -374,33 +377,34 @@ impl Engine {
         place: &Place<'_>,
         raw: &RawValue,
         below: &'static [List],
-        tally: &mut Tally,
         done: &mut Done,
     ) -> Result<(), WorkError> {
-        let Ok(id) = super::resource::id_of("a resource", raw) else {
-            // The maker has said so.
-            return Ok(());
+        let scope = &place.subscription.id;
+        let unknown = |list: &List, state, reason| Coverage::not_read(scope, list.name, state, reason);
+        let id = match super::resource::id_of("a resource", raw) {
+            Ok(id) if is_resource_id(&id) => id,
+            Ok(id) => {
+                let reason = format!("{id:?} is not the id of a resource: its lists are not read");
+                done.coverage.extend(below.iter().map(|list| unknown(list, State::Failed, reason.clone())));
+                return Ok(());
+            }
+            Err(Malformed(reason)) => {
+                done.coverage.extend(below.iter().map(|list| unknown(list, State::Failed, reason.clone())));
+                return Ok(());
+            }
         };
         for list in below {
             let url = match list.base {
                 Base::Vault => match self.vault(raw) {
                     Ok(url) => Some(url.into()),
                     Err(Malformed(reason)) => {
-                        done.coverage.push(Coverage {
-                            missing: None,
-                            ..Coverage::not_read(&place.subscription.id, list.name, State::Failed, reason)
-                        });
+                        done.coverage.push(unknown(list, State::Failed, reason));
                         continue;
                     }
                 },
-                Base::Subscription | Base::Resource if is_resource_id(&id) => None,
-                Base::Subscription | Base::Resource => {
-                    tally.lost(format!("{id} is not the id of a resource: its lists are not read"));
-                    continue;
-                }
+                Base::Subscription | Base::Resource => None,
             };
             let task = Task::first(Some(place.subscription.clone()), Some(Parent { id: id.clone().into_owned(), url }));
-            let scope = &place.subscription.id;
             let unit_id = unit_id(list.name, &place_id(scope, Some(&id)), 0, 1);
             let name = id.rsplit('/').next().unwrap_or_default().to_lowercase();
             done.children.push(Unit { list: Some(name), ..unit.child(unit_id, scope, list.name, task.to_raw()?) });
@@ -757,6 +761,10 @@ impl Cloud for Engine {
         match &list.items {
             Items::Details(detail) if !task.items.is_empty() => self.details(unit, &task, &place, detail, out).await,
             Items::LogProfiles => self.log_profiles(unit, &place, out).await,
+            Items::Lists(_, below) => match self.page(unit, &task, &place, out).await {
+                Err(WorkError::NotRead { state, reason }) => Ok(not_read_with_below(unit, below, state, &reason)),
+                done => done,
+            },
             _ => self.page(unit, &task, &place, out).await,
         }
     }
@@ -841,6 +849,14 @@ fn unreadable(url: &Url, error: &serde_json::Error) -> Detailed {
 fn retired(unit: &Unit, reason: &str) -> Done {
     let reason = format!("Azure has retired the service: {reason}");
     let coverage = vec![Coverage::not_read(&unit.scope, &unit.resource_type, State::NotEnabled, reason)];
+    Done { coverage, ..Done::default() }
+}
+
+/// A list that cannot be read, and so none of the lists of its items.
+fn not_read_with_below(unit: &Unit, below: &[List], state: State, reason: &str) -> Done {
+    tracing::warn!(state = state.as_str(), reason, "not read");
+    let names = std::iter::once(unit.resource_type.as_str()).chain(below.iter().map(|list| list.name));
+    let coverage = names.map(|name| Coverage::not_read(&unit.scope, name, state, reason)).collect();
     Done { coverage, ..Done::default() }
 }
 

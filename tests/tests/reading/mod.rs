@@ -18,7 +18,8 @@ use proto::frame;
 use proto::plan::PluginSpec;
 use proto::subject::{Key, Role, Version};
 use proto::unit::{Unit, UnitEnd};
-use serde_json::Value;
+use serde_json::{Value, json};
+use tests::cloudsim::Cloudsim;
 
 /// Reads a cloud, unit by unit.
 pub struct Reading {
@@ -28,7 +29,7 @@ pub struct Reading {
     pub spec: PluginSpec,
     pub root: Unit,
     /// Only units of these resource types are done, if there are any.
-    pub only: Vec<&'static str>,
+    only: Vec<&'static str>,
     pub records: Vec<Value>,
     pub fold: Fold,
     pub errors: Vec<WorkError>,
@@ -68,6 +69,23 @@ impl Reading {
             errors: Vec::new(),
             ids: Vec::new(),
         })
+    }
+
+    /// A plugin for the simulated Azure, with further parameters.
+    pub async fn azure(class: &str, cloud: &Cloudsim, more: Value) -> Result<Self> {
+        let mut params = json!({
+            "tenant": cloud.tenant(), "client": cloud.client_id(), "secret": cloud.client_secret(),
+            "login_endpoint": cloud.url(), "arm_endpoint": cloud.url(),
+        });
+        for (name, value) in more.as_object().context("parameters are a mapping")? {
+            params[name] = value.clone();
+        }
+        Self::of(class, params).await
+    }
+
+    /// The same, but only units of these resource types are done.
+    pub fn only(self, only: &[&'static str]) -> Self {
+        Self { only: only.to_vec(), ..self }
     }
 
     /// Does one unit and takes in what it made.
