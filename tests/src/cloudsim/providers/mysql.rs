@@ -126,9 +126,5 @@ fn flexible_configurations(shape: &mut Shape<'_>) -> Value {
             "TLSv1,TLSv1.1,TLSv1.2,TLSv1.3",
         ),
     ];
-    settings
-        .into_iter()
-        .filter(|(name, ..)| !(shape.is(4, 5) && *name == "require_secure_transport"))
-        .map(setting)
-        .collect()
+    settings.into_iter().map(setting).collect()
 }
