@@ -315,10 +315,7 @@ impl GcpCloud {
     ) -> Result<Answer, WorkError> {
         let query = match &task.token {
             None => query.to_owned(),
-            Some(token) => {
-                let mut query = form_urlencoded::Serializer::for_suffix(query.to_owned(), query.len());
-                query.append_pair("pageToken", token).finish()
-            }
+            Some(token) => form_urlencoded::Serializer::new(query.to_owned()).append_pair("pageToken", token).finish(),
         };
         let url = endpoint.url(path, Some(&query));
         let wanted = Wanted { url: &url, page: task.page, project: task.project.as_ref(), expected };
