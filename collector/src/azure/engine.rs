@@ -462,17 +462,10 @@ impl Engine {
                 let first = unit.next_page(id, task.to_raw()?);
                 Err(WorkError::PageRefused { first: Box::new(first), reason })
             }
-            Err(refusal) => Err(self.not_found_or(unit, refusal)),
-        }
-    }
-
-    /// A list that is not there: a service that is retired has nothing.
-    fn not_found_or(&self, unit: &Unit, refusal: Refusal) -> WorkError {
-        match refusal {
-            Refusal::NotFound(reason) if self.plugin.find(&unit.resource_type).is_some_and(|list| list.retired) => {
-                WorkError::NotRead { state: State::NotEnabled, reason }
+            Err(refusal) => {
+                let list = self.plugin.find(&unit.resource_type);
+                Err(not_found_or(refusal, list.is_some_and(|list| list.retired)))
             }
-            refusal => refusal.into_work_error(),
         }
     }
 
@@ -622,7 +615,7 @@ impl Engine {
             self.settings.endpoints.arm.url(&path, Some(&version_query(version)))
         };
         let mut tally = Tally::default();
-        let profiles = self.whole_list(unit, url(list.path, self.version(list))).await;
+        let profiles = self.whole_list(unit, url(list.path, self.version(list)), list.retired).await;
         let profiles = match profiles {
             // Azure has retired log profiles: where there is no such thing any more, there are none.
             Err(WorkError::NotRead { state: State::NotEnabled, reason }) => {
@@ -631,7 +624,7 @@ impl Engine {
             }
             profiles => profiles?,
         };
-        let mut beside = async |path, version| match self.whole_list(unit, url(path, version)).await {
+        let mut beside = async |path, version| match self.whole_list(unit, url(path, version), false).await {
             Ok(items) => Ok(Some(items)),
             Err(WorkError::NotRead { state, reason }) => {
                 if state != State::NotEnabled {
@@ -664,12 +657,13 @@ impl Engine {
         Ok(Done { coverage, ..Done::default() })
     }
 
-    /// All items of a short list.
-    async fn whole_list(&self, unit: &Unit, first: Url) -> Result<Vec<Box<RawValue>>, WorkError> {
+    /// All items of a short list. Of a retired service, an answer that there is no such thing means that it is not
+    /// enabled.
+    async fn whole_list(&self, unit: &Unit, first: Url, retired: bool) -> Result<Vec<Box<RawValue>>, WorkError> {
         let (mut items, mut url) = (Vec::new(), first);
         for page in 1..=MOST_DETAIL_PAGES {
             let answer = self.get(Base::Subscription, &url, unit, page, &unit.resource_type).await;
-            let answer = answer.map_err(|refusal| self.not_found_or(unit, refusal))?;
+            let answer = answer.map_err(|refusal| not_found_or(refusal, retired))?;
             let fetched = Fetched { url, endpoint: self.settings.endpoints.arm.clone(), answer };
             let read = parse(&fetched)?;
             items.extend(read.value.iter().map(|raw| (*raw).to_owned()));
@@ -785,6 +779,14 @@ impl Task {
             parent: self.parent.clone(),
             items: Vec::new(),
         }
+    }
+}
+
+/// A list that is not there: a service that is retired has nothing.
+fn not_found_or(refusal: Refusal, retired: bool) -> WorkError {
+    match refusal {
+        Refusal::NotFound(reason) if retired => WorkError::NotRead { state: State::NotEnabled, reason },
+        refusal => refusal.into_work_error(),
     }
 }
 
