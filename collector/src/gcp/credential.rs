@@ -42,7 +42,7 @@ pub struct CredentialError(String);
 #[derive(Debug)]
 pub(super) enum Credential {
     /// A service account with its key.
-    ServiceAccount(ServiceAccount),
+    ServiceAccount(Box<ServiceAccount>),
     /// A person who has logged in.
     User(User),
     /// The service account of the machine.
@@ -273,12 +273,12 @@ impl CredentialFile {
     fn service_account(self) -> Result<Credential, String> {
         let email = required("client_email", self.client_email)?;
         let pem = required("private_key", self.private_key)?;
-        Ok(Credential::ServiceAccount(ServiceAccount {
+        Ok(Credential::ServiceAccount(Box::new(ServiceAccount {
             email,
             key_id: self.private_key_id,
             key: key(&pem)?,
             token_uri: token_uri(self.token_uri.as_deref())?,
-        }))
+        })))
     }
 
     fn user(self) -> Result<Credential, String> {

@@ -175,12 +175,12 @@ impl From<HttpError> for Failure {
 impl SignIn {
     /// Nothing is asked of the network yet.
     pub(super) fn new(credential: Credential, http: Clients, iam_credentials: Endpoint) -> Self {
-        let account = OnceLock::new();
-        if let Credential::ServiceAccount(ServiceAccount { email, .. })
-        | Credential::Impersonated(Impersonated { email, .. }) = &credential
-        {
-            account.get_or_init(|| email.clone());
-        }
+        let known = match &credential {
+            Credential::ServiceAccount(account) => Some(account.email.clone()),
+            Credential::Impersonated(account) => Some(account.email.clone()),
+            Credential::Machine(_) | Credential::User(_) => None,
+        };
+        let account = known.map_or_else(OnceLock::new, OnceLock::from);
         Self {
             credential,
             http,
