@@ -24,7 +24,7 @@ use ring::signature::RSA_PKCS1_SHA256;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
-use url::form_urlencoded;
+use url::{Url, form_urlencoded};
 
 use super::credential::{Credential, Impersonated, Machine, ServiceAccount, User};
 use super::refusal::bounded;
@@ -42,6 +42,9 @@ const LIFETIME: Duration = Duration::from_secs(3600);
 const PATIENCE: Duration = Duration::from_secs(120);
 /// The longest time for an answer of the metadata server: it is on the machine, or nowhere.
 const METADATA_PATIENCE: Duration = Duration::from_secs(5);
+/// In a new pod it takes some seconds until the metadata server answers.
+const METADATA_TRIES: u32 = 3;
+const METADATA_PAUSE: Duration = Duration::from_secs(1);
 /// A token is renewed when a quarter of its life is left, at most so long before its end.
 const EARLIEST_RENEWAL: Duration = Duration::from_secs(300);
 /// How long a final refusal holds, so that units that wait do not all ask, and how long a renewal that failed rests.
@@ -320,29 +323,42 @@ impl SignIn {
         if !scopes.is_empty() {
             url.query_pairs_mut().append_pair("scopes", &scopes.join(","));
         }
-        let flavor = HeaderValue::from_static("Google");
-        let headers = HeaderMap::from_iter([(header::HeaderName::from_static("metadata-flavor"), flavor.clone())]);
-        let asked = tokio::time::timeout(METADATA_PATIENCE, self.http.metadata.get_with(&url, headers));
-        let why = match asked.await {
-            Ok(Ok(answer)) if answer.headers.get("metadata-flavor") == Some(&flavor) => {
-                self.is_met.get_or_init(|| ());
-                return machine_answer(&http::call("GET", &url), answer);
+        let mut tries = 1;
+        let why = loop {
+            match self.ask_metadata_server(&url).await {
+                Ok(answer) => {
+                    self.is_met.get_or_init(|| ());
+                    return machine_answer(&http::call("GET", &url), answer);
+                }
+                Err(why) if self.is_met.get().is_some() => return Err(Failure::Transient(why)),
+                Err(why) if tries == METADATA_TRIES => break why,
+                Err(_) => {
+                    tries += 1;
+                    tokio::time::sleep(METADATA_PAUSE).await;
+                }
             }
-            Ok(Ok(answer)) => {
-                let call = http::call("GET", &url);
-                format!("{call}: {} comes from something else than a metadata server", answer.status.as_u16())
-            }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("{}: there was no answer", http::call("GET", &url)),
         };
-        if self.is_met.get().is_some() {
-            return Err(Failure::Transient(why));
-        }
         let looked = machine.looked.as_ref().map(|looked| format!("{looked}, and ")).unwrap_or_default();
         Err(Failure::Final(format!(
             "{looked}there is no metadata server here, as every machine of Google Cloud has one ({why}); \
              set `key_file_path` to the key file of a service account"
         )))
+    }
+
+    /// The answer of a metadata server, whatever it says: it marks its answers, and answers marked questions only.
+    async fn ask_metadata_server(&self, url: &Url) -> Result<Answer, String> {
+        let flavor = HeaderValue::from_static("Google");
+        let headers = HeaderMap::from_iter([(header::HeaderName::from_static("metadata-flavor"), flavor.clone())]);
+        let asked = self.http.metadata.get_with(url, headers);
+        let call = http::call("GET", url);
+        match tokio::time::timeout(METADATA_PATIENCE, asked).await {
+            Ok(Ok(answer)) if answer.headers.get("metadata-flavor") == Some(&flavor) => Ok(answer),
+            Ok(Ok(answer)) => {
+                Err(format!("{call}: {} comes from something else than a metadata server", answer.status.as_u16()))
+            }
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("{call}: there was no answer")),
+        }
     }
 
     async fn of_impersonated(&self, of: &Impersonated, source: &Secret, scopes: &[&str]) -> Result<Fresh, Failure> {
