@@ -466,3 +466,92 @@ fn subscription_guid(seed: u64, subscription: usize) -> String {
 fn identity(seed: u64, number: u64) -> String {
     Random::at(seed, &[kind::IDENTITY, number]).guid()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cloudsim::faults::Ailment;
+
+    fn estate() -> Estate {
+        let of_each = BTreeMap::from([(Kind::SqlServer, 4), (Kind::SqlDatabase, 12), (Kind::VirtualMachine, 25)]);
+        Estate::new(1, Size { of_each, ..Size::default() }, "http://127.0.0.1:1", 0)
+    }
+
+    #[test]
+    fn a_thing_is_found_by_its_name_alone_below_its_parent() {
+        let estate = estate();
+        let name = |kind, index| {
+            let id = estate.id(1, kind, index);
+            id.rsplit('/').next().map(str::to_ascii_uppercase).unwrap()
+        };
+        for kind in [Kind::VirtualMachine, Kind::StorageAccount, Kind::Vault, Kind::LogProfile] {
+            for index in 0..estate.count(1, kind) {
+                assert_eq!(estate.find(1, kind, None, &name(kind, index)), Some(index), "{kind:?}");
+            }
+        }
+        for index in 0..48 {
+            let name = name(Kind::SqlDatabase, index);
+            assert_eq!(name == "MASTER", index % 12 == 0);
+            assert_eq!(estate.find(1, Kind::SqlDatabase, Some(index / 12), &name), Some(index));
+        }
+        assert_eq!(estate.find(1, Kind::SqlDatabase, Some(3), "db12"), None);
+        for name in ["", "vm", "vm0", "vm26", "vm1a", "vm99999999999999999999999"] {
+            assert_eq!(estate.find(1, Kind::VirtualMachine, None, name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_vault_is_found_by_its_name_in_all_the_world() {
+        let estate = estate();
+        for subscription in 0..3 {
+            let id = estate.id(subscription, Kind::Vault, 1);
+            let name = id.rsplit('/').next().unwrap();
+            assert!(name.len() <= 24, "{name}");
+            assert_eq!(estate.find_vault(&name.to_uppercase()), Some((subscription, 1)));
+        }
+        for name in ["kv", "kv-1", "kv-000000000000-1", "-", ""] {
+            assert_eq!(estate.find_vault(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn details_are_as_many_as_their_parents_and_look_like_them() {
+        let estate = estate();
+        assert_eq!(estate.count(0, Kind::TransparentDataEncryption), 48);
+        assert_eq!(estate.count(9, Kind::TransparentDataEncryption), 0);
+        assert_eq!(estate.items_below(0, Kind::SqlDatabase, 2).count(), 12);
+        assert_eq!(estate.parent(0, Kind::SqlDatabase, 35), 2);
+        for index in 0..25 {
+            let machine = estate.item(2, Kind::VirtualMachine, index);
+            let view = estate.item(2, Kind::InstanceView, index);
+            assert_eq!(machine["properties"]["storageProfile"]["osDisk"]["name"], view["disks"][0]["name"]);
+            let data_disks = machine["properties"]["storageProfile"]["dataDisks"].as_array().unwrap();
+            assert_eq!(view["disks"].as_array().unwrap().len(), data_disks.len() + 1);
+        }
+        // What a subscription without faults has is readable; an ailing server hides all below it.
+        let mut faults = Faults::default();
+        faults.ail(0, Kind::SqlServer, 1, Ailment::Gone);
+        let readable: Vec<usize> = estate.readable(0, Kind::TransparentDataEncryption, &faults).collect();
+        assert_eq!(readable, (0..12).chain(24..48).collect::<Vec<_>>());
+        assert_eq!(estate.readable(0, Kind::SqlServer, &faults).count(), 4);
+        assert_eq!(estate.readable(1, Kind::TransparentDataEncryption, &faults).count(), 48);
+    }
+
+    #[test]
+    fn shapes_combine_and_subscriptions_differ() {
+        let estate = estate();
+        let machine = |subscription, index| {
+            let mut machine = estate.item(subscription, Kind::VirtualMachine, index)["properties"].take();
+            machine["vmId"].take();
+            machine
+                .to_string()
+                .replace(&estate.subscription_id(subscription), "")
+                .replace(&format!("vm{}", index + 1), "")
+        };
+        assert_ne!(machine(0, 0), machine(0, 1));
+        assert_ne!(machine(0, 0), machine(1, 0));
+        let ids: std::collections::HashSet<String> =
+            estate.items(0, Kind::VirtualMachine).map(|machine| machine["properties"]["vmId"].to_string()).collect();
+        assert_eq!(ids.len(), 25, "each has a GUID of its own");
+    }
+}

@@ -4,6 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::serve::Listener;
@@ -72,7 +73,7 @@ impl Identity {
                 };
                 let Ok((stream, peer)) = accepted else {
                     // Out of descriptors, most likely; others may give theirs back meanwhile.
-                    tokio::task::yield_now().await;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 };
                 let (acceptor, ready) = (acceptor.clone(), ready.clone());
