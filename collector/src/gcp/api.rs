@@ -98,3 +98,68 @@ pub(super) fn not_a_page(url: &Url, error: &serde_json::Error) -> WorkError {
         reason: format!("{call}: the answer is not a page of a list ({error}); is `api_endpoint` right?"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use reqwest::header::{HeaderMap, HeaderValue};
+    use serde_json::json;
+
+    use super::super::sign_in::tests::{Given, Server, held, token};
+    use super::*;
+    use crate::http::{Limits, Timeouts};
+
+    /// Gets a page of a server that gives out `t<number of the request>`, with a token that is held already for so
+    /// long.
+    async fn page(server: &Server, life: Option<Duration>) -> Result<Answer, Refusal> {
+        let sign_in = server.service_account();
+        let headers =
+            HeaderMap::from_iter([("x-goog-user-project".parse().unwrap(), HeaderValue::from_static("payer"))]);
+        let http = Client::new(Timeouts::default(), true, Limits::new(1)).unwrap().with_headers(headers);
+        let url = Url::parse(&format!("{}/v1/projects?pageSize=500", server.url)).unwrap();
+        let expected = Expected::new(0);
+        let wanted = Wanted { url: &url, page: 1, project: None, expected: &expected };
+        sign_in.hold(life.and_then(|life| held("old", life, life)));
+        Api::new(http, sign_in).page(wanted).await
+    }
+
+    fn unauthorized() -> Given {
+        (401, "", json!({"error": {"code": 401, "message": "Invalid Credentials", "status": "UNAUTHENTICATED"}}))
+    }
+
+    #[tokio::test]
+    async fn a_token_that_expires_on_the_way_is_not_one_that_was_refused() {
+        let life = Duration::from_millis(200);
+        let server = Server::start(move |number, asked| match asked.header("authorization") {
+            _ if asked.line.starts_with("POST") => (200, "", token(number)),
+            "Bearer old" => {
+                std::thread::sleep(life);
+                unauthorized()
+            }
+            // Revoked, say.
+            "Bearer t1" => unauthorized(),
+            _ => (200, "", json!({})),
+        })
+        .await;
+        let answer = page(&server, Some(life)).await.unwrap();
+        assert_eq!(answer.status, StatusCode::OK);
+        let asked = server.asked();
+        let used: Vec<&str> = asked.iter().map(|asked| asked.header("authorization")).collect();
+        assert_eq!(used, ["Bearer old", "", "Bearer t1", "", "Bearer t3"]);
+        let payers: Vec<&str> = asked.iter().map(|asked| asked.header("x-goog-user-project")).collect();
+        assert_eq!(payers, ["payer", "", "payer", "", "payer"], "calls are charged to somebody, sign-ins are not");
+    }
+
+    #[tokio::test]
+    async fn a_token_is_replaced_once() {
+        let server = Server::start(|number, asked| match asked.line.starts_with("POST") {
+            true => (200, "", token(number)),
+            false => unauthorized(),
+        })
+        .await;
+        let Err(Refusal::Work(WorkError::NotRead { state, reason })) = page(&server, None).await else { panic!() };
+        assert_eq!((state, server.asked().len()), (State::Failed, 4));
+        assert!(reason.contains("401 UNAUTHENTICATED: Invalid Credentials; a new token was refused, too"), "{reason}");
+    }
+}

@@ -265,7 +265,7 @@ impl SignIn {
         self.held().filter(|token| !token.is_expired())
     }
 
-    fn hold(&self, token: Option<Token>) {
+    pub(super) fn hold(&self, token: Option<Token>) {
         *self.held.write().unwrap_or_else(PoisonError::into_inner) = token;
     }
 
@@ -593,4 +593,4 @@ fn remedy_of_impersonation(refused: &Refused, of: &Impersonated) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -17,9 +17,9 @@ use proto::config::Environment;
 
 /// A request as it came.
 #[derive(Debug, Clone)]
-struct Asked {
+pub(in super::super) struct Asked {
     /// `GET /path?query`.
-    line: String,
+    pub(in super::super) line: String,
     headers: HashMap<String, String>,
     body: String,
 }
@@ -31,23 +31,23 @@ impl Asked {
         fields.into_owned().find(|(field, _)| field == name).map_or(String::new(), |(_, value)| value)
     }
 
-    fn header(&self, name: &str) -> &str {
+    pub(in super::super) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
 }
 
 /// Status, further headers, body.
-type Given = (u16, &'static str, Value);
+pub(in super::super) type Given = (u16, &'static str, Value);
 type Answers = dyn Fn(usize, &Asked) -> Given + Send + Sync;
 
 /// A server that answers as it is told, by the number of the request from 0.
-struct Server {
-    url: String,
+pub(in super::super) struct Server {
+    pub(in super::super) url: String,
     asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Server {
-    async fn start(answers: impl Fn(usize, &Asked) -> Given + Send + Sync + 'static) -> Self {
+    pub(in super::super) async fn start(answers: impl Fn(usize, &Asked) -> Given + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -65,7 +65,7 @@ impl Server {
         Self::start(|number, _| (200, "", token(number))).await
     }
 
-    fn asked(&self) -> Vec<Asked> {
+    pub(in super::super) fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
 
@@ -82,7 +82,7 @@ impl Server {
         self.sign_in(find(&Way::ApplicationDefault, impersonate, None, &environment).unwrap())
     }
 
-    fn service_account(&self) -> SignIn {
+    pub(in super::super) fn service_account(&self) -> SignIn {
         self.with_file(&key_file(&self.token_uri()), None)
     }
 
@@ -137,7 +137,7 @@ async fn serve(stream: TcpStream, answers: Arc<Answers>, seen: Arc<Mutex<Vec<Ask
     let _ = stream.shutdown().await;
 }
 
-fn token(number: usize) -> Value {
+pub(in super::super) fn token(number: usize) -> Value {
     json!({"token_type": "Bearer", "expires_in": 3599, "access_token": format!("t{number}")})
 }
 
@@ -153,7 +153,7 @@ fn failed(answer: Result<Token, WorkError>) -> String {
 }
 
 /// A token that is held already.
-fn held(secret: &str, renewal: Duration, expires: Duration) -> Option<Token> {
+pub(in super::super) fn held(secret: &str, renewal: Duration, expires: Duration) -> Option<Token> {
     let now = Instant::now();
     Some(Token { secret: secret.into(), generation: 0, renewal: now + renewal, expires: now + expires })
 }
