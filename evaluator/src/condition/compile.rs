@@ -15,6 +15,14 @@ use crate::json::Json;
 const MAX_SOURCE: usize = 16 * 1024;
 /// How deep an expression may be nested.
 const MAX_DEPTH: u16 = 40;
+/// How many operators may follow each other, brackets around them counted.
+const MAX_CHAIN: usize = 160;
+/// What any stack has room for.
+const SHALLOW: usize = 24;
+/// The stack for what is deeper, in bytes.
+const STACK: usize = 64 << 20;
+/// What a bracket counts.
+const BRACKET: usize = 8;
 /// The most memory that a pattern of `matches` takes, in bytes.
 const MAX_PATTERN: usize = 1 << 20;
 
@@ -95,7 +103,18 @@ pub(super) fn compile(source: &str, names: &Names<'_>) -> Result<Expression, Com
     if source.trim().is_empty() {
         return Err(CompileError { message: "the expression is empty".to_owned(), at: 0 });
     }
-    refuse_deep(source)?;
+    if depth_of(source)? <= SHALLOW {
+        return parse(source, names);
+    }
+    // The parser goes down many functions for each bracket.
+    std::thread::scope(|scope| {
+        let parsing = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || parse(source, names));
+        let parsed = parsing.ok().and_then(|parsing| parsing.join().ok());
+        parsed.unwrap_or_else(|| Err(CompileError { message: too_deep(), at: 0 }))
+    })
+}
+
+fn parse(source: &str, names: &Names<'_>) -> Result<Expression, CompileError> {
     // No macros: `has`, `all` and the like are left as the calls that they are written as.
     let parser = cel::Env::default().parser().enable_ident_escape_syntax(true).max_recursion_depth(MAX_DEPTH);
     let (expr, info) = parser.parse_with_source_info(source).map_err(|errors| syntax_error(source, &errors))?;
@@ -105,20 +124,39 @@ pub(super) fn compile(source: &str, names: &Names<'_>) -> Result<Expression, Com
     Ok(Expression { node, reads: compiler.reads })
 }
 
-/// Refuses brackets nested so deeply that the parser would go after them for long.
-fn refuse_deep(source: &str) -> Result<(), CompileError> {
-    let mut depth = 0_u16;
-    for (at, character) in source.chars().enumerate() {
+/// How deeply the parser would go into a source, if that is not too deep: brackets in brackets, and long chains such as `a.b.c` or `1 + 2 +
+/// 3` in them. `&&`, `||` and commas begin a new chain.
+fn depth_of(source: &str) -> Result<usize, CompileError> {
+    let mut deepest = 0;
+    let (mut chain, mut around) = (0_usize, Vec::new());
+    let mut characters = source.chars().enumerate().peekable();
+    while let Some((at, character)) = characters.next() {
         match character {
-            '(' | '[' | '{' => depth += 1,
-            ')' | ']' | '}' => depth = depth.saturating_sub(1),
+            '\'' | '"' => {
+                while let Some((_, inside)) = characters.next_if(|(_, inside)| *inside != character) {
+                    if inside == '\\' {
+                        characters.next();
+                    }
+                }
+                characters.next();
+            }
+            '(' | '[' | '{' => {
+                around.push(chain + BRACKET);
+                chain = 0;
+            }
+            ')' | ']' | '}' => chain = around.pop().unwrap_or_default().saturating_sub(BRACKET) + 1,
+            '&' | '|' | ',' => chain = 0,
+            '.' | '+' | '-' | '*' | '/' | '%' | '!' | '?' | ':' | '<' | '>' | '=' => chain += 1,
+            // `in` is made of letters: each blank may stand before one.
+            ' ' | '\n' if characters.peek().is_some_and(|(_, next)| *next == 'i') => chain += 1,
             _ => {}
         }
-        if depth > MAX_DEPTH {
+        deepest = deepest.max(around.iter().sum::<usize>() + chain);
+        if deepest > MAX_CHAIN {
             return Err(CompileError { message: too_deep(), at });
         }
     }
-    Ok(())
+    Ok(deepest)
 }
 
 fn too_deep() -> String {
