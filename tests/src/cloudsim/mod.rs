@@ -132,13 +132,18 @@ impl Cloudsim {
         self.estate().counts_where(|_| true)
     }
 
-    /// How much there is in the subscriptions that are not forbidden for good, as things stand now.
+    /// How much there is in the subscriptions that are not forbidden for good or deleted, as things stand now;
+    /// without groups and rules where those are denied.
     pub fn readable(&self) -> Counts {
-        let gate = self.simulation.gate.lock();
+        let faults = self.simulation.gate.lock().faults().clone();
         let estate = self.estate();
-        estate.counts_where(|subscription| {
-            !gate.faults().forbids(subscription) && estate.state(subscription) != SubscriptionState::Deleted
-        })
+        let is_readable = |subscription: usize| {
+            !faults.forbids(subscription) && estate.state(subscription) != SubscriptionState::Deleted
+        };
+        let groups = estate.counts_where(|subscription| {
+            is_readable(subscription) && !faults.hides(subscription, Kind::NetworkSecurityGroup)
+        });
+        Counts { subscriptions: estate.counts_where(is_readable).subscriptions, ..groups }
     }
 
     /// How much there is of every kind in all subscriptions.

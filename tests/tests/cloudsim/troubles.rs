@@ -52,6 +52,9 @@ async fn a_denied_kind_names_the_missing_permission() {
     assert_eq!(caller.get(&list_path(&caller, 0, "providers/Microsoft.Compute/disks")).await.status, StatusCode::OK);
     let other = list_path(&caller, 1, "providers/Microsoft.Compute/virtualMachines");
     assert_eq!(caller.get(&other).await.status, StatusCode::OK);
+    caller.cloud.faults(|faults| faults.deny(1, Kind::NetworkSecurityGroup));
+    let readable = caller.cloud.readable();
+    assert_eq!((readable.subscriptions, readable.nsgs, readable.rules), (3, 10, 40));
     let readable = caller.cloud.readable_inventory();
     assert_eq!((readable.of(Kind::VirtualMachine), readable.of(Kind::InstanceView)), (6, 6));
     assert_eq!((readable.of(Kind::SqlDatabase), readable.of(Kind::TransparentDataEncryption)), (18, 12));
