@@ -25,6 +25,8 @@ pub struct Snapshot {
     pub records: u64,
     /// Events made.
     pub events: u64,
+    /// Documents in the stores that several workers write to; `None` when there is no such store.
+    pub documents: Option<u64>,
 }
 
 impl std::fmt::Display for Snapshot {
@@ -37,7 +39,11 @@ impl std::fmt::Display for Snapshot {
             self.units_done,
             self.records,
             self.events
-        )
+        )?;
+        match self.documents {
+            Some(documents) => write!(f, ", {documents} documents stored"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -82,6 +82,12 @@ pub struct OutputReport {
     pub documents: u64,
     /// Where to.
     pub place: Option<String>,
+    /// Whether several workers serve it.
+    #[serde(default)]
+    pub shared: bool,
+    /// It could not be used at the beginning, and the configuration allows to go on without it.
+    #[serde(default)]
+    pub left_out: bool,
     /// Why it failed, if it did.
     pub failed: Option<String>,
 }
@@ -110,8 +116,19 @@ impl AuditReport {
             OutputReport {
                 plugin: spec.key.clone(),
                 role: spec.role,
-                documents: delivered.map_or(0, |delivered| delivered.documents),
-                place: delivered.map(|delivered| delivered.place.clone()),
+                documents: match delivered {
+                    Some(delivered) => delivered.documents,
+                    None => tally.documents_of(spec.role, &spec.key),
+                },
+                place: match delivered {
+                    Some(delivered) => Some(delivered.place.clone()),
+                    None => tally.place(spec.role, &spec.key).map(str::to_owned),
+                },
+                shared: !spec.exclusive,
+                left_out: state
+                    .failed
+                    .iter()
+                    .any(|part| part.left_out && part.role == spec.role && part.plugin == spec.key),
                 failed: failed(spec.role, &spec.key),
             }
         });
@@ -165,7 +182,7 @@ impl AuditReport {
             }
         }
         problems.extend(failed.into_iter().map(|(reason, plugins)| format!("event {}: {reason}", plugins.join(", "))));
-        for output in &self.outputs {
+        for output in self.outputs.iter().filter(|output| !output.left_out) {
             if let Some(reason) = &output.failed {
                 problems.push(format!("{} {}: {reason}", output.role, output.plugin));
             }
@@ -173,6 +190,14 @@ impl AuditReport {
                 Role::Alert => (state.events, "events"),
                 _ => (Some(tally.frames()), "frames"),
             };
+            if output.shared {
+                let settled = tally.settled_by(output.role, &output.plugin);
+                if let Some(all) = all.filter(|all| settled < *all && output.failed.is_none()) {
+                    let (role, plugin) = (output.role, &output.plugin);
+                    problems.push(format!("{role} {plugin}: only {settled} of {all} {what} are known to be stored"));
+                }
+                continue;
+            }
             match tally.delivered(output.role, &output.plugin) {
                 None if output.failed.is_none() => {
                     problems.push(format!("{} {}: nothing says that it was delivered", output.role, output.plugin));
@@ -203,10 +228,17 @@ impl AuditReport {
         for problem in &self.problems {
             let _ = writeln!(text, "  ! {problem}");
         }
-        for note in self.clouds.iter().flat_map(notes) {
+        for note in self.clouds.iter().flat_map(notes).chain(self.left_out()) {
             let _ = writeln!(text, "  - {note}");
         }
         text
+    }
+
+    fn left_out(&self) -> impl Iterator<Item = String> {
+        self.outputs.iter().filter(|output| output.left_out).map(|output| {
+            let reason = output.failed.as_deref().unwrap_or_default();
+            format!("{} {}: left out, as it is optional: {reason}", output.role, output.plugin)
+        })
     }
 
     fn table(&self) -> Table {
@@ -233,6 +265,7 @@ impl AuditReport {
         }
         for output in &self.outputs {
             let outcome = match (&output.failed, &output.place) {
+                (Some(_), _) if output.left_out => "left out".to_owned(),
                 (Some(_), _) => "failed".to_owned(),
                 (None, Some(place)) => format!("in {place}"),
                 (None, None) => "not delivered".to_owned(),

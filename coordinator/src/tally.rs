@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use proto::coverage::{Coverage, Fold};
-use proto::status::{Counts, DeadLetter, Delivered, Failed, Results, Status};
+use proto::status::{Connected, Counts, DeadLetter, Delivered, Failed, Results, Status};
 use proto::subject::{Key, Role, Stream};
 use proto::unit::{ROOT, UnitEnd};
 
@@ -19,6 +19,7 @@ pub struct Tally {
     settled: SeqSet,
     rules: BTreeMap<Key, Results>,
     delivered: BTreeMap<(Role, Key), Delivered>,
+    shared: BTreeMap<(Role, Key), SharedTally>,
     failed: BTreeMap<(Role, Key), Failed>,
     dead: BTreeMap<(Role, Key), Dead>,
     last_seq: u64,
@@ -32,6 +33,15 @@ struct CloudTally {
     awaited: HashSet<String>,
     frames: u64,
     fold: Fold,
+}
+
+/// What is known of a store or alert that several workers serve.
+#[derive(Debug, Default)]
+struct SharedTally {
+    settled: SeqSet,
+    documents: u64,
+    /// Where the documents are: once a worker has connected to it.
+    place: Option<String>,
 }
 
 /// Dead letters of a plugin.
@@ -49,6 +59,9 @@ impl Tally {
         self.messages += 1;
         match status {
             Status::UnitEnd(end) => self.unit_end(end),
+            Status::Connected(Connected { role, plugin, place, .. }) => {
+                self.shared.entry((role, plugin)).or_default().place = Some(place);
+            }
             Status::Counts(counts) => self.counts(counts),
             Status::Delivered(delivered) => {
                 self.delivered.insert((delivered.role, delivered.plugin.clone()), delivered);
@@ -98,6 +111,15 @@ impl Tally {
     }
 
     fn counts(&mut self, counts: Counts) {
+        if let (Role::Store | Role::Alert, Some(plugin)) = (counts.role, counts.plugin) {
+            let shared = self.shared.entry((counts.role, plugin)).or_default();
+            for settled in counts.settled {
+                if shared.settled.insert(settled.seq) {
+                    shared.documents += settled.records;
+                }
+            }
+            return;
+        }
         if counts.role != Role::Event {
             return;
         }
@@ -182,6 +204,36 @@ impl Tally {
     #[must_use]
     pub fn delivered(&self, role: Role, plugin: &Key) -> Option<&Delivered> {
         self.delivered.get(&(role, plugin.clone()))
+    }
+
+    /// Whether a worker has connected to a shared store.
+    #[must_use]
+    pub fn has_connected(&self, role: Role, plugin: &Key) -> bool {
+        self.place(role, plugin).is_some()
+    }
+
+    /// Where a shared store keeps its documents, once a worker has connected to it.
+    #[must_use]
+    pub fn place(&self, role: Role, plugin: &Key) -> Option<&str> {
+        self.shared.get(&(role, plugin.clone()))?.place.as_deref()
+    }
+
+    /// Messages (frames or events) that a shared store has settled.
+    #[must_use]
+    pub fn settled_by(&self, role: Role, plugin: &Key) -> u64 {
+        self.shared.get(&(role, plugin.clone())).map_or(0, |shared| shared.settled.len)
+    }
+
+    /// Documents that a shared store has taken, each message counted once.
+    #[must_use]
+    pub fn documents_of(&self, role: Role, plugin: &Key) -> u64 {
+        self.shared.get(&(role, plugin.clone())).map_or(0, |shared| shared.documents)
+    }
+
+    /// Documents that all shared stores have taken.
+    #[must_use]
+    pub fn documents(&self) -> u64 {
+        self.shared.values().map(|shared| shared.documents).sum()
     }
 
     /// Plugins that failed for good.

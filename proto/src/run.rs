@@ -16,6 +16,8 @@ pub const MAX_RUN: Duration = Duration::from_secs(7 * 24 * 3600 / 2);
 pub enum Phase {
     /// The version is taken, its plans and consumers are being made.
     Planned,
+    /// The shared stores are being connected to: nothing is collected before it is known that they can be used.
+    Connecting,
     /// Units are in the queue or being worked on.
     Collecting,
     /// All records are published; evaluator and stores work them off.
@@ -34,6 +36,7 @@ impl Phase {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Planned => "planned",
+            Self::Connecting => "connecting to stores",
             Self::Collecting => "collecting",
             Self::DrainingStores => "draining stores",
             Self::DrainingAlerts => "draining alerts",
@@ -63,6 +66,10 @@ pub struct AuditState {
     /// Whether the run ended complete; set with [`Phase::Ended`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub complete: Option<bool>,
+    /// The newest versions of the audit that ended complete, this one first; set with [`Phase::Ended`] when this one
+    /// did. Stores that keep a number of versions go by it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub complete_versions: Vec<Version>,
 }
 
 impl Default for AuditState {
@@ -74,6 +81,7 @@ impl Default for AuditState {
             events: None,
             failed: Vec::new(),
             complete: None,
+            complete_versions: Vec::new(),
         }
     }
 }
@@ -87,6 +95,9 @@ pub struct FailedPart {
     pub plugin: Key,
     /// Why, and what to do.
     pub reason: String,
+    /// It was left out at the beginning, as the configuration allows: the run may be complete without it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left_out: bool,
 }
 
 /// The state of a run.

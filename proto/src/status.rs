@@ -21,6 +21,8 @@ pub enum Status {
     },
     /// A unit of collecting is done.
     UnitEnd(UnitEnd),
+    /// A worker has connected to a shared store: it can be used.
+    Connected(Connected),
     /// A stage has settled messages of its input.
     Counts(Counts),
     /// An exclusive plugin has delivered a whole version.
@@ -48,6 +50,7 @@ impl Status {
         match self {
             Self::RunBegun { .. } => "run_begun",
             Self::UnitEnd(_) => "unit_end",
+            Self::Connected(_) => "connected",
             Self::Counts(_) => "counts",
             Self::Delivered(_) => "delivered",
             Self::Failed(_) => "failed",
@@ -62,6 +65,19 @@ impl Status {
     pub fn message(&self, audit: &Key, version: &Version) -> serde_json::Result<Outgoing> {
         Outgoing::json(subject::status(audit, version, self.kind()), self)
     }
+}
+
+/// A worker has connected to a shared store.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Connected {
+    /// The role of the plugin.
+    pub role: Role,
+    /// The plugin.
+    pub plugin: Key,
+    /// The worker.
+    pub worker: String,
+    /// Where the documents are, in words for people.
+    pub place: String,
 }
 
 /// Messages of its input that a stage has settled. Readers fold by (role, plugin, sequence): a message that is
@@ -82,7 +98,7 @@ pub struct Counts {
 pub struct Settled {
     /// Its sequence in the input stream.
     pub seq: u64,
-    /// The records or events in it.
+    /// The records or events in it; of a store, those that are stored now.
     pub records: u64,
     /// Per plugin what became of them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

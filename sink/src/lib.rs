@@ -1,6 +1,7 @@
 //! The sink: records or events in, documents in a store out. It serves stores for records and, where they are listed
 //! under `alerts:`, for events.
 
+pub mod batch;
 pub mod registry;
 pub mod settings;
 pub mod store;

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::settings;
 use crate::store::Store;
-use crate::stores::file;
+use crate::stores::{file, sqlite};
 
 /// What a store is made of.
 #[derive(Debug, Clone, Copy)]
@@ -32,12 +32,12 @@ enum Build {
     /// One that is served by one worker: its class has `exclusive: true`.
     Exclusive(fn(Context<'_>) -> Result<Box<dyn Exclusive>, String>),
     /// One that any number of workers write to: its class has `exclusive: false`.
-    #[allow(dead_code, reason = "until there is the first one")]
     Shared(fn(Context<'_>) -> Result<Arc<dyn Store>, String>),
 }
 
 /// The classes that are served: a line for each. One that is served must be no longer among the planned ones.
-const SERVED: &[(PluginClass, Build)] = &[(file::CLASS, Build::Exclusive(file::build))];
+const SERVED: &[(PluginClass, Build)] =
+    &[(file::CLASS, Build::Exclusive(file::build)), (sqlite::CLASS, Build::Shared(sqlite::build))];
 
 const fn planned(name: &'static str) -> PluginClass {
     PluginClass::planned(name, &[Role::Store, Role::Alert], Stage::Sink)

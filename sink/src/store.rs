@@ -105,7 +105,7 @@ pub trait Store: Send + Sync {
     /// In a plain sentence: unreachable, refused, wrong index, wrong password.
     async fn connect(&self) -> Result<(), StoreError>;
 
-    /// Stores documents, replacing those of the same id. When it returns, they are stored as durably as the store
+    /// Stores documents, replacing those of the same id. Within a batch ids are distinct. When it returns, they are stored as durably as the store
     /// promises.
     ///
     /// # Errors

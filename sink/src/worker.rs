@@ -7,11 +7,12 @@ use proto::exclusive::{self, Factory};
 use proto::plan::{Plan, PluginSpec};
 use proto::service::Worker;
 
+use crate::batch;
 use crate::registry::{self, Context};
 
 /// Serves until the worker is to stop.
 pub async fn run(worker: Worker) {
-    exclusive::run(worker, factory).await;
+    tokio::join!(exclusive::run(worker.clone(), factory), batch::run(worker));
 }
 
 fn factory(worker: &Worker, plan: &Arc<Plan>, spec: &PluginSpec) -> Factory {

@@ -1,18 +1,19 @@
 //! Leads one audit's version from phase to phase. Every step can be done again: after each crash, a coordinator goes
 //! on from the state at the broker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use proto::bus::{BusError, BusErrorKind, ConsumerId, ConsumerSpec, ReaderSpec};
+use proto::bus::{Bucket, BusError, BusErrorKind, ConsumerId, ConsumerSpec, ConsumerState, ReaderSpec};
 use proto::plan::{Plan, PluginSpec, Stage};
-use proto::run::{AuditState, FailedPart, MAX_RUN, Phase};
+use proto::run::{AuditState, FailedPart, MAX_RUN, Phase, RunState};
 use proto::service::presence;
 use proto::status::Status;
-use proto::subject::{self, Key, Role, Stream};
+use proto::subject::{self, Key, Role, Stream, Version};
 use proto::unit::Unit;
+use sink::settings::Settings;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -32,6 +33,8 @@ const FULL: u64 = 97;
 const FULL_PATIENCE: Duration = Duration::from_secs(60);
 /// How long what was said may take to be heard.
 const HEARING: Duration = Duration::from_secs(30);
+/// How many complete versions are told: more than anybody keeps.
+const MOST_COMPLETE_VERSIONS: usize = 1_000;
 
 pub(super) struct AuditRun {
     leader: Arc<Leader>,
@@ -43,8 +46,11 @@ pub(super) struct AuditRun {
     unserved: BTreeMap<Part, Instant>,
     /// The record stream is full and nothing moves, since when, at how many status messages.
     full: Option<(Instant, u64)>,
-    /// The evaluator's floor stands still with nothing pending, since when.
-    still: Option<(Instant, u64)>,
+    /// The floors of parts that stand still with nothing pending, since when.
+    still: BTreeMap<Part, (Instant, u64)>,
+    /// Shared stores and alerts that have stored everything.
+    drained: BTreeSet<(Role, Key)>,
+    has_begun_roots: bool,
 }
 
 impl AuditRun {
@@ -57,7 +63,9 @@ impl AuditRun {
             looked: None,
             unserved: BTreeMap::new(),
             full: None,
-            still: None,
+            still: BTreeMap::new(),
+            drained: BTreeSet::new(),
+            has_begun_roots: false,
         }
     }
 
@@ -113,12 +121,6 @@ impl AuditRun {
                 _ => self.catch_up().await,
             };
             match begun {
-                Ok(()) => break,
-                Err(error) => self.pause_after(error).await?,
-            }
-        }
-        loop {
-            match self.begin_roots().await {
                 Ok(()) => return Ok(listening),
                 Err(error) => self.pause_after(error).await?,
             }
@@ -220,12 +222,22 @@ impl AuditRun {
             let (id, filter) = (ConsumerId::evaluator(audit, version), subject::records_of(audit, version));
             bus.create_consumer(&self.consumer(id, filter, "evaluator")).await?;
         }
-        for spec in self.outputs() {
+        for spec in self.outputs().filter(|spec| spec.exclusive) {
             bus.announce_reader(&self.reader(spec)).await?;
+        }
+        for spec in self.shared() {
+            let filter = match spec.role {
+                Role::Alert => subject::events_of(audit, version),
+                _ => subject::records_of(audit, version),
+            };
+            let mut consumer = self.consumer(self.shared_id(spec), filter, "plugin");
+            consumer.metadata.push(("role".to_owned(), spec.role.to_string()));
+            consumer.metadata.push(("plugin".to_owned(), spec.key.to_string()));
+            bus.create_consumer(&consumer).await?;
         }
         let clouds = self.plan.clouds.clone();
         self.say(&Status::RunBegun { at: Timestamp::now().to_string(), clouds }).await?;
-        self.advance(Phase::Collecting, |_| {}).await
+        self.advance(Phase::Connecting, |_| {}).await
     }
 
     fn consumer(&self, id: ConsumerId, filter: String, purpose: &str) -> ConsumerSpec {
@@ -241,6 +253,15 @@ impl AuditRun {
         ReaderSpec::exclusive(&self.plan.audit, &self.plan.version, spec.role, &spec.key)
     }
 
+    fn shared_id(&self, spec: &PluginSpec) -> ConsumerId {
+        ConsumerId::plugin(&self.plan.audit, &self.plan.version, spec.role, &spec.key)
+    }
+
+    /// Stores and alerts that several workers serve.
+    fn shared(&self) -> impl Iterator<Item = &PluginSpec> {
+        self.outputs().filter(|spec| !spec.exclusive)
+    }
+
     /// Stores and alerts.
     fn outputs(&self) -> impl Iterator<Item = &PluginSpec> {
         self.plan.plugins.iter().filter(|spec| matches!(spec.role, Role::Store | Role::Alert))
@@ -253,10 +274,8 @@ impl AuditRun {
     /// Publishes the root unit of each cloud plugin that has not begun. A root that is published twice within the
     /// broker's window is one; later, it is done twice, which changes nothing.
     async fn begin_roots(&self) -> Result<(), RunError> {
-        if self.state().await.phase != Phase::Collecting {
-            return Ok(());
-        }
-        for spec in self.plan.of_role(Role::Cloud) {
+        let state = self.state().await;
+        for spec in self.plan.of_role(Role::Cloud).filter(|spec| !has_failed(&state, Role::Cloud, &spec.key)) {
             let Some(pool) = spec.pool.as_ref().filter(|_| !self.tally().has_begun(&spec.key)) else { continue };
             let root = Unit::root(&self.plan.audit, &self.plan.version, &spec.key, pool);
             self.leader.bus.publish(root.message().map_err(BusError::json)?).await?;
@@ -276,15 +295,62 @@ impl AuditRun {
         let state = self.state().await;
         match state.phase {
             Phase::Planned | Phase::Ended => Ok(false),
-            Phase::Collecting => self.end_collecting(&state).await,
+            Phase::Connecting => self.end_connecting(&state).await,
+            Phase::Collecting => {
+                if !self.has_begun_roots {
+                    self.begin_roots().await?;
+                    self.has_begun_roots = true;
+                }
+                self.end_collecting(&state).await
+            }
             Phase::DrainingStores => self.end_evaluation(&state).await,
-            Phase::DrainingAlerts => self.end_outputs(&state).await,
+            Phase::DrainingAlerts => {
+                self.look_at_shared(&state).await?;
+                self.end_outputs(&state).await
+            }
             Phase::Finishing => self.finish(&state).await,
         }
     }
 
     fn look_every(&self) -> Duration {
         if self.leader.options.embedded { Duration::from_millis(50) } else { LOOK_EVERY }
+    }
+
+    /// Collecting begins when every shared store can be used. One that cannot is left out, if the configuration says
+    /// so; otherwise nothing is collected: what is missing is better known before hours of reading than after.
+    async fn end_connecting(&self, state: &AuditState) -> Result<bool, RunError> {
+        let mut needed = None;
+        for spec in self.shared() {
+            let failed = state.failed.iter().find(|part| part.role == spec.role && part.plugin == spec.key);
+            match failed {
+                Some(part) if !part.left_out => needed = Some((spec, part.reason.clone())),
+                Some(_) => {}
+                None if self.tally().has_connected(spec.role, &spec.key) => {}
+                None => return Ok(false),
+            }
+        }
+        if let Some((spec, _)) = needed {
+            let reason = format!(
+                "nothing was collected, as the {} {} cannot be used; `optional: true` among its parameters lets a run \
+                 go on without it",
+                spec.role, spec.key
+            );
+            for part in parts::of(&self.plan) {
+                if !self.is_done(state, &part) {
+                    self.fail(&part, &reason).await?;
+                }
+            }
+        }
+        self.advance(Phase::Collecting, |_| {}).await?;
+        Ok(true)
+    }
+
+    /// Whether the configuration lets the run go on without a part that cannot be used at the beginning.
+    fn is_optional(&self, part: &Part) -> bool {
+        let Part::Plugin(role @ (Role::Store | Role::Alert), key) = part else { return false };
+        self.shared()
+            .filter(|spec| spec.role == *role && spec.key == *key)
+            .any(|spec| Settings::read(&spec.params).is_ok_and(|settings| settings.optional))
     }
 
     /// Collecting has ended when every root and every announced unit has an end and none is left in the queue.
@@ -340,27 +406,68 @@ impl AuditRun {
         if consumer.ack_floor >= end && settled >= announced {
             return Ok(true);
         }
-        let idle = consumer.pending == 0 && consumer.ack_pending == 0;
-        self.watch_gap(idle.then_some(settled + consumer.ack_floor), settled, announced).await?;
+        self.watch_gap(Part::Evaluation, consumer, settled, announced).await?;
         Ok(false)
     }
 
     /// A floor that stands still while nothing is pending means that frames are gone: nobody will settle them.
-    async fn watch_gap(&mut self, idle_at: Option<u64>, settled: u64, announced: u64) -> Result<(), RunError> {
-        let Some(at) = idle_at else {
-            self.still = None;
+    async fn watch_gap(
+        &mut self,
+        part: Part,
+        consumer: ConsumerState,
+        settled: u64,
+        announced: u64,
+    ) -> Result<(), RunError> {
+        if consumer.pending > 0 || consumer.ack_pending > 0 {
+            self.still.remove(&part);
             return Ok(());
-        };
-        match self.still {
-            Some((since, then)) if then == at => {
+        }
+        let at = settled + consumer.ack_floor;
+        match self.still.get(&part) {
+            Some((since, then)) if *then == at => {
                 if since.elapsed() > self.leader.options.ack_wait * 2 {
+                    let (what, done) = match part {
+                        Part::Plugin(Role::Alert, _) => ("events", "stored"),
+                        Part::Plugin(..) => ("frames", "stored"),
+                        Part::Evaluation => ("frames", "evaluated"),
+                    };
                     let reason = format!(
-                        "frames are missing: {settled} of {announced} were evaluated, and none is left in the stream"
+                        "{what} are missing: {settled} of {announced} were {done}, and none is left in the stream"
                     );
-                    self.fail(&Part::Evaluation, &reason).await?;
+                    self.fail(&part, &reason).await?;
                 }
             }
-            _ => self.still = Some((Instant::now(), at)),
+            _ => {
+                self.still.insert(part, (Instant::now(), at));
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes which shared stores and alerts have stored everything.
+    async fn look_at_shared(&mut self, state: &AuditState) -> Result<(), RunError> {
+        let waited: Vec<(ConsumerId, Role, Key)> = self
+            .shared()
+            .filter(|spec| !has_failed(state, spec.role, &spec.key))
+            .filter(|spec| !self.drained.contains(&(spec.role, spec.key.clone())))
+            .map(|spec| (self.shared_id(spec), spec.role, spec.key.clone()))
+            .collect();
+        for (id, role, key) in waited {
+            let (end, announced) = match role {
+                Role::Alert => (state.events_end, state.events),
+                _ => (state.records_end, Some(self.tally().frames())),
+            };
+            let Some(end) = end else { continue };
+            let settled = self.tally().settled_by(role, &key);
+            if end > 0 {
+                let consumer = self.leader.bus.consumer_state(&id).await?;
+                let announced = announced.unwrap_or(0);
+                if consumer.ack_floor < end || settled < announced {
+                    self.watch_gap(Part::Plugin(role, key), consumer, settled, announced).await?;
+                    continue;
+                }
+            }
+            self.drained.insert((role, key));
         }
         Ok(())
     }
@@ -371,6 +478,7 @@ impl AuditRun {
             self.outputs().all(|spec| {
                 let end = if spec.role == Role::Alert { state.events_end } else { state.records_end };
                 has_failed(state, spec.role, &spec.key)
+                    || self.drained.contains(&(spec.role, spec.key.clone()))
                     || tally.delivered(spec.role, &spec.key).is_some_and(|done| Some(done.end) >= end)
             })
         };
@@ -382,6 +490,7 @@ impl AuditRun {
 
     /// Says how the run ended.
     async fn finish(&self, state: &AuditState) -> Result<bool, RunError> {
+        self.catch_up().await?;
         self.hear_all(Stream::Dead, &subject::dead_of(&self.plan.audit, &self.plan.version)).await?;
         let report = self.report(state).await;
         let ended = Status::RunEnded {
@@ -392,16 +501,40 @@ impl AuditRun {
         };
         self.say(&ended).await?;
         let complete = report.is_complete();
-        self.advance(Phase::Ended, |state| state.complete = Some(complete)).await?;
+        let complete_versions = if complete { self.complete_versions().await? } else { Vec::new() };
+        let end = |state: &mut AuditState| {
+            state.complete = Some(complete);
+            state.complete_versions = complete_versions;
+        };
+        self.advance(Phase::Ended, end).await?;
         Ok(true)
+    }
+
+    /// The newest versions of the audit that ended complete, this one first: stores that keep a number of versions go
+    /// by it.
+    async fn complete_versions(&self) -> Result<Vec<Version>, RunError> {
+        let (audit, version) = (&self.plan.audit, &self.plan.version);
+        let entries = self.leader.bus.kv_entries(Bucket::Runs, "").await?;
+        let runs = entries.iter().filter_map(|entry| serde_json::from_slice::<RunState>(&entry.value).ok());
+        let is_complete = |run: &RunState| run.audits.get(audit).is_some_and(|state| state.complete == Some(true));
+        let mut versions: Vec<Version> = runs.filter(is_complete).map(|run| run.version).collect();
+        // A later one that has ended before this one decides what stays: this one tells of itself and older ones.
+        versions.retain(|other| other < version);
+        versions.push(version.clone());
+        versions.sort_unstable_by(|one, other| other.cmp(one));
+        versions.truncate(MOST_COMPLETE_VERSIONS);
+        Ok(versions)
     }
 
     /// Removes what nobody needs any more.
     async fn clean_up(&self) -> Result<(), RunError> {
         let (bus, audit, version) = (&self.leader.bus, &self.plan.audit, &self.plan.version);
         bus.delete_consumer(&ConsumerId::evaluator(audit, version)).await?;
-        for spec in self.outputs() {
+        for spec in self.outputs().filter(|spec| spec.exclusive) {
             bus.retire_reader(&self.reader(spec)).await?;
+        }
+        for spec in self.shared() {
+            bus.delete_consumer(&self.shared_id(spec)).await?;
         }
         bus.purge(Stream::Records, &subject::records_of(audit, version), None).await?;
         bus.purge(Stream::Units, &subject::units_of(audit, version), None).await?;
@@ -447,7 +580,10 @@ impl AuditRun {
                 }
                 Instant::now()
             });
-            let hopeless = self.leader.options.embedded && why.refused;
+            // All that there are cannot: before anything is collected, that is reason enough to stop.
+            let is_store = matches!(part, Part::Plugin(Role::Store | Role::Alert, _));
+            let is_first = state.phase == Phase::Connecting && is_store && !self.is_exclusive(&part);
+            let hopeless = why.refused && (self.leader.options.embedded || is_first);
             if hopeless || since.elapsed() >= self.leader.options.wait_workers {
                 self.fail(&part, &why.reason).await?;
             }
@@ -461,7 +597,11 @@ impl AuditRun {
             Part::Plugin(Role::Cloud, key) => {
                 state.phase > Phase::Collecting || has_failed(state, Role::Cloud, key) || tally.has_collected(key)
             }
-            Part::Plugin(role, key) => has_failed(state, *role, key) || tally.delivered(*role, key).is_some(),
+            Part::Plugin(role, key) => {
+                has_failed(state, *role, key)
+                    || tally.delivered(*role, key).is_some()
+                    || self.drained.contains(&(*role, key.clone()))
+            }
             Part::Evaluation => {
                 state.phase > Phase::DrainingStores
                     || self.plan.of_role(Role::Event).any(|spec| has_failed(state, Role::Event, &spec.key))
@@ -475,7 +615,7 @@ impl AuditRun {
         let Some(max) = usage.max_bytes.filter(|max| *max > 0) else { return Ok(()) };
         let share = usage.bytes.saturating_mul(100) / max;
         if share >= SHORT_OF_ROOM {
-            self.make_room().await?;
+            self.make_room(state).await?;
         }
         let moved = self.tally().messages;
         match self.full {
@@ -512,14 +652,25 @@ impl AuditRun {
         Ok(())
     }
 
-    /// Removes what the evaluator has settled, if nobody else needs to read it again.
-    async fn make_room(&self) -> Result<(), RunError> {
-        let reads_again = self.plan.of_role(Role::Store).any(|spec| spec.exclusive);
-        if reads_again || !self.has_evaluation() {
+    /// Removes what all consumers have settled, if nobody needs to read it again.
+    async fn make_room(&self, state: &AuditState) -> Result<(), RunError> {
+        let stores = || self.plan.of_role(Role::Store).filter(|spec| !has_failed(state, Role::Store, &spec.key));
+        if stores().any(|spec| spec.exclusive) {
             return Ok(());
         }
         let (audit, version) = (&self.plan.audit, &self.plan.version);
-        let floor = self.leader.bus.consumer_state(&ConsumerId::evaluator(audit, version)).await?.ack_floor;
+        let mut consumers: Vec<ConsumerId> = stores().map(|spec| self.shared_id(spec)).collect();
+        if self.has_evaluation()
+            && !self.plan.of_role(Role::Event).any(|spec| has_failed(state, Role::Event, &spec.key))
+        {
+            consumers.push(ConsumerId::evaluator(audit, version));
+        }
+        let mut floor: Option<u64> = None;
+        for id in consumers {
+            let there = self.leader.bus.consumer_state(&id).await?.ack_floor;
+            floor = Some(floor.map_or(there, |floor| floor.min(there)));
+        }
+        let Some(floor) = floor else { return Ok(()) };
         let filter = subject::records_of(audit, version);
         Ok(self.leader.bus.purge(Stream::Records, &filter, Some(floor)).await?)
     }
@@ -533,7 +684,8 @@ impl AuditRun {
         };
         for (role, plugin) in plugins {
             self.leader.progress.say(audit, &format!("{role} {plugin} failed: {reason}"));
-            let failed = FailedPart { role, plugin: plugin.clone(), reason: reason.to_owned() };
+            let left_out = self.state().await.phase == Phase::Connecting && self.is_optional(part);
+            let failed = FailedPart { role, plugin: plugin.clone(), reason: reason.to_owned(), left_out };
             self.change(|state| {
                 if !has_failed(state, role, &plugin) {
                     state.failed.push(failed);
@@ -554,11 +706,20 @@ impl AuditRun {
                 bus.purge(Stream::Units, &filter, None).await?;
             }
             Role::Event => bus.delete_consumer(&ConsumerId::evaluator(audit, version)).await?,
+            Role::Store | Role::Alert if !self.is_exclusive(&Part::Plugin(role, plugin.clone())) => {
+                bus.delete_consumer(&ConsumerId::plugin(audit, version, role, plugin)).await?;
+            }
             Role::Store | Role::Alert => {
                 bus.retire_reader(&ReaderSpec::exclusive(audit, version, role, plugin)).await?;
             }
         }
         Ok(())
+    }
+
+    /// Whether a part is one that one worker serves.
+    fn is_exclusive(&self, part: &Part) -> bool {
+        let Part::Plugin(role, key) = part else { return false };
+        self.plan.plugins.iter().any(|spec| spec.role == *role && spec.key == *key && spec.exclusive)
     }
 
     async fn advance(&self, phase: Phase, change: impl FnOnce(&mut AuditState)) -> Result<(), RunError> {
@@ -593,6 +754,7 @@ impl AuditRun {
                 units_left: awaited,
                 records: tally.records(),
                 events: tally.events(),
+                documents: self.shared().next().map(|_| tally.documents()),
             },
         );
     }

@@ -59,6 +59,24 @@ impl Environment {
         self.variable("HOME").filter(|home| !home.is_empty()).map(Path::new)
     }
 
+    /// The folder of what a host keeps from run to run: `CM_STATE_DIR`, or `cloudmarker` in the user's folder of
+    /// states.
+    ///
+    /// ```
+    /// use proto::config::Environment;
+    /// let environment = Environment::empty().with("HOME", "/home/me");
+    /// assert_eq!(environment.state_dir().to_str(), Some("/home/me/.local/state/cloudmarker"));
+    /// ```
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        let set = |name| self.variable(name).filter(|path| !path.is_empty());
+        match (set("CM_STATE_DIR"), set("XDG_STATE_HOME")) {
+            (Some(folder), _) => self.path(folder),
+            (None, Some(states)) => self.path(states).join("cloudmarker"),
+            (None, None) => self.path("~/.local/state/cloudmarker"),
+        }
+    }
+
     /// A path as a person writes it: `~` is the home directory, a relative one starts at the current directory.
     #[must_use]
     pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {

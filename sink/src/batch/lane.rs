@@ -1,0 +1,350 @@
+//! Pulls messages, fills batches, has them written, and settles the messages.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use proto::bus::{BusError, ConsumerId, Delivery, PullLimits, SharedBus};
+use proto::plan::{Plan, PluginSpec};
+use proto::status::{self, Counts, DeadLetter, Settled, Status};
+use proto::subject::{Key, Role, Version};
+use tokio::time::Instant;
+
+use super::documents::{Maker, Source};
+use super::health::Health;
+use super::write::{self, HOLD, Unsettled};
+use super::{Ended, Job};
+use crate::settings::Settings;
+use crate::store::{BatchLimits, Document, Store};
+
+/// How often deliveries in hand say that they are being worked on.
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+/// How long documents wait for more when the store has nothing to do.
+const QUIET: Duration = Duration::from_millis(20);
+/// How many deliveries may end with their worker. Those that were given back while the store was down come to it.
+const MAX_LOST_DELIVERIES: u64 = 20;
+/// The most that is in hand of one store, in bytes of documents.
+const MAX_IN_HAND: usize = 64 * 1024 * 1024;
+
+/// One worker's part in filling a store.
+pub(super) struct Lane<'a> {
+    job: &'a Job,
+    store: &'a Arc<dyn Store>,
+    health: &'a Health,
+    limits: BatchLimits,
+    patience: Duration,
+    maker: Maker,
+    graves: Graves,
+    /// Messages that are not settled.
+    in_hand: HashMap<u64, InHand>,
+    next_slot: u64,
+    bytes_in_hand: usize,
+    filling: Batch,
+    full: VecDeque<Batch>,
+    writing: FuturesUnordered<BoxFuture<'a, Result<Written, Ended>>>,
+    settling: FuturesUnordered<BoxFuture<'a, Result<(), BusError>>>,
+    stopping: bool,
+}
+
+/// A message that is not settled.
+struct InHand {
+    delivery: Delivery,
+    taken: Instant,
+    bytes: usize,
+    /// Documents that are neither stored nor buried.
+    left: usize,
+    stored: u64,
+}
+
+/// Documents on their way.
+#[derive(Default)]
+struct Batch {
+    documents: Vec<Document>,
+    sources: Vec<Source>,
+    /// A document that comes again meanwhile goes into the next batch: within one, stores need not know an order.
+    ids: HashSet<String>,
+    bytes: usize,
+    since: Option<Instant>,
+    last: Option<Instant>,
+}
+
+impl Batch {
+    fn is_full_before(&self, document: &Document, limits: &BatchLimits) -> bool {
+        !self.documents.is_empty()
+            && (self.documents.len() >= limits.documents
+                || self.bytes + document.body.len() > limits.bytes
+                || self.ids.contains(&document.id))
+    }
+
+    fn push(&mut self, document: Document, source: Source) {
+        let now = Instant::now();
+        self.since.get_or_insert(now);
+        self.last = Some(now);
+        self.bytes += document.body.len();
+        self.ids.insert(document.id.clone());
+        self.documents.push(document);
+        self.sources.push(source);
+    }
+}
+
+/// A batch that is settled: per message how many of its documents were stored, and how many buried.
+struct Written {
+    stored: HashMap<u64, usize>,
+    buried: HashMap<u64, usize>,
+}
+
+impl<'a> Lane<'a> {
+    pub(super) fn new(job: &'a Job, store: &'a Arc<dyn Store>, settings: &Settings, health: &'a Health) -> Self {
+        let limits = store.limits();
+        let limits = BatchLimits {
+            documents: limits.documents.max(1),
+            bytes: limits.bytes.clamp(1, MAX_IN_HAND),
+            in_flight: limits.in_flight.max(1),
+            ..limits
+        };
+        Self {
+            job,
+            store,
+            health,
+            limits,
+            patience: settings.patience(),
+            maker: Maker::new(&job.open.plan, &job.spec),
+            graves: Graves::new(&job.worker.bus, &job.open.plan, &job.spec),
+            in_hand: HashMap::new(),
+            next_slot: 0,
+            bytes_in_hand: 0,
+            filling: Batch::default(),
+            full: VecDeque::new(),
+            writing: FuturesUnordered::new(),
+            settling: FuturesUnordered::new(),
+            stopping: false,
+        }
+    }
+
+    /// Works until the version has ended, or something is in the way. What is in hand then is given back.
+    pub(super) async fn work(mut self) -> Ended {
+        let id: ConsumerId = self.job.consumer();
+        let limits = PullLimits { bytes: 4 * 1024 * 1024, ..PullLimits::default() };
+        let mut puller = match self.job.worker.bus.pull(&id, limits).await {
+            Ok(puller) => puller,
+            Err(error) => return Ended::Bus(error),
+        };
+        let unwanted = self.job.unwanted();
+        tokio::pin!(unwanted);
+        let mut ticks = tokio::time::interval(PROGRESS_EVERY);
+        loop {
+            self.begin_writing();
+            if self.stopping && self.in_hand.is_empty() && self.settling.is_empty() {
+                return Ended::Stopped;
+            }
+            let due = self.due();
+            tokio::select! {
+                Some(written) = self.writing.next() => match written {
+                    Ok(written) => self.note(written),
+                    Err(ended) => return ended,
+                },
+                Some(settled) = self.settling.next() => if let Err(error) = settled {
+                    return Ended::Bus(error);
+                },
+                delivery = puller.next(), if self.has_room() => match delivery {
+                    Ok(delivery) => if let Err(error) = self.take(delivery).await {
+                        return Ended::Bus(error);
+                    },
+                    Err(error) => return Ended::Bus(error),
+                },
+                () = until(due), if due.is_some() => {
+                    let batch = std::mem::take(&mut self.filling);
+                    self.full.push_back(batch);
+                }
+                _ = ticks.tick() => self.say_progress().await,
+                () = self.job.worker.shutdown.cancelled(), if !self.stopping => self.stopping = true,
+                () = &mut unwanted => return Ended::NotWanted,
+            }
+        }
+    }
+
+    /// When the batch that is being filled is to be written although it is not full.
+    fn due(&self) -> Option<Instant> {
+        let (since, last) = (self.filling.since?, self.filling.last?);
+        if !self.full.is_empty() || self.writing.len() >= self.limits.in_flight {
+            return None;
+        }
+        if self.stopping {
+            return Some(since);
+        }
+        let lingered = since + self.limits.linger;
+        // A store that has nothing to do gains nothing from waiting.
+        Some(if self.writing.is_empty() { lingered.min(last + QUIET) } else { lingered })
+    }
+
+    fn has_room(&self) -> bool {
+        let most = self.limits.bytes.saturating_mul(self.limits.in_flight + 1).min(MAX_IN_HAND);
+        !self.stopping && self.full.is_empty() && self.bytes_in_hand < most
+    }
+
+    fn begin_writing(&mut self) {
+        while self.writing.len() < self.limits.in_flight
+            && let Some(batch) = self.full.pop_front()
+        {
+            let store = Arc::clone(self.store);
+            let (health, patience, graves) = (self.health, self.patience, self.graves.clone());
+            self.writing.push(Box::pin(settle_batch(store, batch, health, patience, graves)));
+        }
+    }
+
+    /// Takes a message in hand.
+    async fn take(&mut self, delivery: Delivery) -> Result<(), BusError> {
+        let message = &delivery.message;
+        let slot = self.next_slot;
+        self.next_slot += 1;
+        let source =
+            Source { slot, subject: Arc::clone(&message.subject), seq: message.seq, deliveries: delivery.deliveries };
+        let lost = MAX_LOST_DELIVERIES + 2 * (self.patience.as_secs() / HOLD.as_secs().max(1));
+        let opened = if delivery.deliveries > lost {
+            Err(format!("it was delivered {} times and never settled", delivery.deliveries))
+        } else {
+            self.maker.open(message)
+        };
+        let mut in_hand = InHand { taken: Instant::now(), bytes: 0, left: 0, stored: 0, delivery };
+        match opened {
+            Ok(opened) => {
+                for (reason, line) in opened.odd {
+                    self.graves.bury(&source, reason, &line).await?;
+                }
+                in_hand.left = opened.documents.len();
+                in_hand.bytes = opened.documents.iter().map(|document| document.body.len()).sum();
+                for document in opened.documents {
+                    if self.filling.is_full_before(&document, &self.limits) {
+                        let batch = std::mem::take(&mut self.filling);
+                        self.full.push_back(batch);
+                    }
+                    self.filling.push(document, source.clone());
+                }
+            }
+            Err(reason) => {
+                let payload = in_hand.delivery.message.payload.clone();
+                self.graves.bury(&source, reason, &payload).await?;
+            }
+        }
+        self.bytes_in_hand += in_hand.bytes;
+        if in_hand.left == 0 {
+            self.settle(vec![in_hand]);
+        } else {
+            self.in_hand.insert(slot, in_hand);
+        }
+        Ok(())
+    }
+
+    /// Takes note of a batch that is settled, and settles the messages that are done with it.
+    fn note(&mut self, written: Written) {
+        let mut done = Vec::new();
+        let counts = written.stored.into_iter().map(|(slot, count)| (slot, count, count as u64));
+        for (slot, count, stored) in counts.chain(written.buried.into_iter().map(|(slot, count)| (slot, count, 0))) {
+            let Some(in_hand) = self.in_hand.get_mut(&slot) else { continue };
+            in_hand.left = in_hand.left.saturating_sub(count);
+            in_hand.stored += stored;
+            if in_hand.left == 0 {
+                done.extend(self.in_hand.remove(&slot));
+            }
+        }
+        if !done.is_empty() {
+            self.settle(done);
+        }
+    }
+
+    /// Says what became of messages, and acknowledges them.
+    fn settle(&mut self, done: Vec<InHand>) {
+        let job = self.job;
+        self.bytes_in_hand -= done.iter().map(|in_hand| in_hand.bytes).sum::<usize>();
+        let settled = done.iter().map(|in_hand| Settled {
+            seq: in_hand.delivery.message.seq,
+            records: in_hand.stored,
+            results: [].into(),
+        });
+        let counts = Counts { role: job.spec.role, plugin: Some(job.spec.key.clone()), settled: settled.collect() };
+        self.settling.push(Box::pin(async move {
+            job.say(&Status::Counts(counts)).await?;
+            for in_hand in done {
+                in_hand.delivery.ack().await?;
+            }
+            Ok(())
+        }));
+    }
+
+    async fn say_progress(&mut self) {
+        for in_hand in self.in_hand.values().filter(|in_hand| in_hand.taken.elapsed() >= PROGRESS_EVERY) {
+            if let Err(error) = in_hand.delivery.progress().await {
+                tracing::debug!(%error, "cannot report progress");
+                return;
+            }
+        }
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Writes a batch, and buries what the store refuses.
+async fn settle_batch(
+    store: Arc<dyn Store>,
+    batch: Batch,
+    health: &Health,
+    patience: Duration,
+    graves: Graves,
+) -> Result<Written, Ended> {
+    let Batch { documents, sources, .. } = batch;
+    let settled = match write::write(&*store, documents.clone(), health, patience).await {
+        Ok(settled) => settled,
+        Err(Unsettled::Down) => return Err(Ended::Down),
+        Err(Unsettled::Hopeless(reason)) => return Err(Ended::Hopeless(reason)),
+    };
+    let mut written = Written { stored: HashMap::new(), buried: HashMap::new() };
+    let mut refused = HashSet::new();
+    for (place, reason) in settled.refused {
+        if !refused.insert(place) {
+            continue;
+        }
+        if let (Some(document), Some(source)) = (documents.get(place), sources.get(place)) {
+            graves.bury(source, reason, &document.body).await.map_err(Ended::Bus)?;
+            *written.buried.entry(source.slot).or_default() += 1;
+        }
+    }
+    for (_, source) in sources.iter().enumerate().filter(|(place, _)| !refused.contains(place)) {
+        *written.stored.entry(source.slot).or_default() += 1;
+    }
+    Ok(written)
+}
+
+/// Where a store's dead letters go.
+#[derive(Debug, Clone)]
+pub(super) struct Graves {
+    bus: SharedBus,
+    audit: Key,
+    version: Version,
+    role: Role,
+    plugin: Key,
+}
+
+impl Graves {
+    pub(super) fn new(bus: &SharedBus, plan: &Plan, spec: &PluginSpec) -> Self {
+        Self {
+            bus: Arc::clone(bus),
+            audit: plan.audit.clone(),
+            version: plan.version.clone(),
+            role: spec.role,
+            plugin: spec.key.clone(),
+        }
+    }
+
+    async fn bury(&self, source: &Source, reason: String, body: &[u8]) -> Result<(), BusError> {
+        let letter = DeadLetter::new(&source.subject, Some(source.seq), reason, source.deliveries, body);
+        status::bury(&*self.bus, &self.audit, &self.version, self.role, &self.plugin, &letter).await
+    }
+}
