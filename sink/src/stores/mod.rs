@@ -1,3 +1,4 @@
 //! The stores.
 
 pub mod file;
+pub mod sqlite;
