@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use evaluator::rule::RuleError;
 use proto::catalogue::PluginClass;
 use proto::config::Config;
-use proto::plan::{Plan, PluginSpec, Stage};
+use proto::plan::{Plan, PluginSpec, RuleText, Stage};
 use proto::subject::{Key, Role, Version};
 use serde_json::Value;
 
@@ -17,6 +18,34 @@ pub fn classes() -> Vec<&'static PluginClass> {
         .chain(sink::registry::classes())
         .chain(alerter::registry::classes())
         .collect()
+}
+
+/// The rules of users: their texts, which travel with the plans, and the classes that they make.
+#[derive(Debug, Default)]
+pub struct UserRules {
+    texts: Vec<RuleText>,
+    classes: Vec<&'static PluginClass>,
+}
+
+impl UserRules {
+    /// Reads and compiles rule files, and all those below folders.
+    ///
+    /// # Errors
+    /// All that is wrong with them, with its place.
+    pub fn read(paths: &[PathBuf]) -> Result<Self, Vec<RuleError>> {
+        if paths.is_empty() {
+            return Ok(Self::default());
+        }
+        let texts = evaluator::rule::read_files(paths)?;
+        let pack = evaluator::rule::built_in().with(&texts)?;
+        Ok(Self { texts, classes: evaluator::registry::classes_of(&pack) })
+    }
+
+    /// The classes of all stages, and those of these rules before them: they replace what has the same name.
+    #[must_use]
+    pub fn with_classes(&self) -> Vec<&'static PluginClass> {
+        self.classes.iter().copied().chain(classes()).collect()
+    }
 }
 
 /// Why a configuration cannot run.
@@ -33,6 +62,7 @@ pub enum PlanError {
 /// What a configuration comes to for the audits of a run. A plan is made of it for each version.
 #[derive(Debug)]
 pub struct Planner {
+    rules: Vec<RuleText>,
     audits: BTreeMap<Key, Vec<PluginSpec>>,
     order: Vec<Key>,
 }
@@ -42,8 +72,8 @@ impl Planner {
     ///
     /// # Errors
     /// All that keeps it from running: classes that this version does not serve, files that two plugins would write.
-    pub fn new(config: &Config) -> Result<Self, Vec<PlanError>> {
-        let classes = classes();
+    pub fn new(config: &Config, rules: &UserRules) -> Result<Self, Vec<PlanError>> {
+        let classes = rules.with_classes();
         let mut errors = Vec::new();
         let mut audits = BTreeMap::new();
         for key in &config.run {
@@ -68,7 +98,7 @@ impl Planner {
             }
             audits.insert(key.clone(), specs);
         }
-        let planner = Self { audits, order: config.run.clone() };
+        let planner = Self { rules: rules.texts.clone(), audits, order: config.run.clone() };
         errors.extend(planner.shared_files().into_iter().map(PlanError::Wrong));
         if errors.is_empty() { Ok(planner) } else { Err(errors) }
     }
@@ -90,7 +120,7 @@ impl Planner {
             clouds: keys(Role::Cloud),
             events: keys(Role::Event),
             plugins,
-            rules: Vec::new(),
+            rules: self.rules.clone(),
         }
     }
 

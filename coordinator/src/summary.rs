@@ -228,10 +228,19 @@ impl AuditReport {
         for problem in &self.problems {
             let _ = writeln!(text, "  ! {problem}");
         }
-        for note in self.clouds.iter().flat_map(notes).chain(self.left_out()) {
+        for note in self.clouds.iter().flat_map(notes).chain(self.left_out()).chain(self.unclear()) {
             let _ = writeln!(text, "  - {note}");
         }
         text
+    }
+
+    /// Why rules cannot say of records whether they pass, by an example for each rule.
+    fn unclear(&self) -> impl Iterator<Item = String> {
+        self.events.iter().filter_map(|event| {
+            let sample = event.results.sample.as_ref()?;
+            let (plugin, unknown) = (&event.plugin, event.results.unknown);
+            Some(format!("event {plugin}: {unknown} unknown, such as {}: {}", sample.resource, sample.reason))
+        })
     }
 
     fn left_out(&self) -> impl Iterator<Item = String> {

@@ -393,7 +393,7 @@ fn what_is_no_configuration_is_refused() {
     let cases = [("- a\n- b\n", "a list"), ("hello", "the text \"hello\""), ("5", "the number 5")];
     for (text, found) in cases {
         let expected = format!(
-            "error: a.yaml: found {found}; a mapping with some of the keys plugins, audits, run, schedule, logger, email, nats is expected"
+            "error: a.yaml: found {found}; a mapping with some of the keys plugins, audits, run, rules, schedule, logger, email, nats is expected"
         );
         assert_eq!(lines(check_text(text)), [expected]);
     }
@@ -421,7 +421,7 @@ fn a_repeated_key_is_told_beside_all_else() {
         [
             "error: a.yaml: plugins.a: found this key a second time (line 4, column 3); keep one of them, or merge the two",
             "error: a.yaml: run: found this key a second time (line 5, column 1); keep one of them, or merge the two",
-            "error: a.yaml: x: unknown key `x` (allowed: plugins, audits, run, schedule, logger, email, nats)",
+            "error: a.yaml: x: unknown key `x` (allowed: plugins, audits, run, rules, schedule, logger, email, nats)",
         ]
     );
 }
@@ -455,7 +455,7 @@ fn mistakes_at_the_top() {
     said(
         "plugin: {}",
         &[
-            "error: a.yaml: plugin: unknown key `plugin`; did you mean `plugins`? (allowed: plugins, audits, run, schedule, logger, email, nats)",
+            "error: a.yaml: plugin: unknown key `plugin`; did you mean `plugins`? (allowed: plugins, audits, run, rules, schedule, logger, email, nats)",
         ],
     );
     said(

@@ -91,7 +91,7 @@ async fn a_named_file_that_is_not_there() -> Result<()> {
 async fn a_file_that_is_no_configuration() -> Result<()> {
     let not = |found: &str| {
         format!(
-            "found {found}; a mapping with some of the keys plugins, audits, run, schedule, logger, email, nats is \
+            "found {found}; a mapping with some of the keys plugins, audits, run, rules, schedule, logger, email, nats is \
              expected"
         )
     };
@@ -140,7 +140,7 @@ async fn a_default_file_that_stands_for_two_is_told_of_once() -> Result<()> {
 async fn keys_that_are_unknown_or_repeated() -> Result<()> {
     refused_with(
         "plugin: {}",
-        &["plugin: unknown key `plugin`; did you mean `plugins`? (allowed: plugins, audits, run, schedule, logger, email, nats)"],
+        &["plugin: unknown key `plugin`; did you mean `plugins`? (allowed: plugins, audits, run, rules, schedule, logger, email, nats)"],
     )
     .await?;
     refused_with(

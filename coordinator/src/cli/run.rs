@@ -64,7 +64,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 pub(super) fn main(args: &RunArgs) -> ExitCode {
     let environment = Environment::of_process();
-    let Some(config) = check::read(args.bus.config.as_deref(), &args.audit, &environment) else {
+    let Some((config, rules)) = check::read(args.bus.config.as_deref(), &args.audit, &environment) else {
         return ExitCode::from(USAGE);
     };
     if !args.now && args.resume.is_none() {
@@ -81,7 +81,7 @@ pub(super) fn main(args: &RunArgs) -> ExitCode {
     if nats.is_none() && args.resume.is_some() {
         return usage("there is nothing to resume without a broker: name it with --nats URL");
     }
-    let planner = match Planner::new(&config) {
+    let planner = match Planner::new(&config, &rules) {
         Ok(planner) => planner,
         Err(reasons) => {
             for reason in reasons {

@@ -78,7 +78,11 @@ fn why_unserved(
     };
     let missing = |worker: &WorkerInfo| -> Option<String> {
         specs.iter().find_map(|spec| {
-            if !worker.classes.iter().any(|class| class == spec.short_class()) {
+            // A rule of a user comes with the plan.
+            let is_carried = spec.role == Role::Event
+                && !plan.rules.is_empty()
+                && evaluator::registry::served().all(|class| class.short_name() != spec.short_class());
+            if !is_carried && !worker.classes.iter().any(|class| class == spec.short_class()) {
                 return Some(format!("serves the class {}", spec.short_class()));
             }
             let pool = spec.pool.as_ref()?;

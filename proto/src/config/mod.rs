@@ -14,6 +14,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
 use serde_json::Value;
 
@@ -46,7 +47,7 @@ pub use nats::NatsConfig;
 pub use plugins::PluginConfig;
 pub use problem::{Problem, Severity};
 pub use secret::{Expander, Secret};
-pub use validate::{nats_section, validate};
+pub use validate::{nats_section, rules_section, validate};
 
 /// A configuration without errors.
 #[derive(Clone, PartialEq)]
@@ -57,6 +58,8 @@ pub struct Config {
     pub audits: BTreeMap<Key, AuditConfig>,
     /// The audits that run, in their order.
     pub run: Vec<Key>,
+    /// Files and folders of users' own rules.
+    pub rules: Vec<PathBuf>,
     /// When a run begins each day, in local time: `HH:MM` or `HH:MM:SS`.
     pub schedule: String,
     /// What is logged, and where to.
@@ -74,6 +77,7 @@ impl fmt::Debug for Config {
             .field("plugins", &self.plugins)
             .field("audits", &self.audits)
             .field("run", &self.run)
+            .field("rules", &self.rules)
             .field("schedule", &self.schedule)
             .field("logger", &self.logger)
             .field("email", &self.email.is_some())

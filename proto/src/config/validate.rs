@@ -1,6 +1,7 @@
 //! From a loaded value to a typed configuration, with everything that is wrong told at once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
@@ -17,7 +18,7 @@ use crate::catalogue::PluginClass;
 use crate::subject::{Key, Role};
 
 /// The keys at the top of a configuration.
-pub(super) const TOP: [&str; 7] = ["plugins", "audits", "run", "schedule", "logger", "email", "nats"];
+pub(super) const TOP: [&str; 8] = ["plugins", "audits", "run", "rules", "schedule", "logger", "email", "nats"];
 /// What the tutorial calls `email`.
 const MISNAMED_EMAIL: &str = "emailalert";
 
@@ -62,6 +63,32 @@ pub fn nats_section(loaded: &Loaded) -> Result<Option<super::NatsConfig>, Vec<Pr
     if problems.iter().any(Problem::is_error) { Err(problems) } else { Ok(nats) }
 }
 
+/// The section `rules` alone: its classes are needed before the rest can be checked.
+///
+/// # Errors
+/// What keeps the files from being read, and what is wrong in the section.
+pub fn rules_section(loaded: &Loaded) -> Result<Vec<PathBuf>, Vec<Problem>> {
+    let mut checker = Checker::new(loaded);
+    if !loaded.complete {
+        return Err(checker.into_problems());
+    }
+    let paths = rules(&mut checker, loaded.value.get("rules").unwrap_or(&Value::Null));
+    let problems: Vec<Problem> =
+        checker.into_problems().into_iter().filter(|it| it.path.starts_with("rules") && it.is_error()).collect();
+    if problems.is_empty() { Ok(paths) } else { Err(problems) }
+}
+
+/// Files and folders of users' own rules.
+fn rules(checker: &mut Checker<'_>, section: &Value) -> Vec<PathBuf> {
+    match section {
+        Value::Null => Vec::new(),
+        section => {
+            let names = checker.names(&Place::root().key("rules"), section, "a list of rule files and folders");
+            names.into_iter().map(|(_, name)| PathBuf::from(name)).collect()
+        }
+    }
+}
+
 fn config(
     checker: &mut Checker<'_>,
     loaded: &Loaded,
@@ -83,6 +110,7 @@ fn config(
     let plugins = plugins::read(checker, &place("plugins"), section("plugins"), classes);
     let audits = audits::read(checker, &place("audits"), section("audits"), &plugins);
     let run = audits::selected(checker, &place("run"), section("run"), selection, &audits);
+    let rules = rules(checker, section("rules"));
     let schedule = schedule(checker, &place("schedule"), section("schedule"));
     let logger = logger::read(checker, &place("logger"), section("logger"));
     let email = email(checker, top, classes);
@@ -97,7 +125,7 @@ fn config(
     let used = used_plugins(checker, &audits, &run);
     unserved(checker, &plugins, &used);
     let plugins = plugins.into_values().filter_map(|plugin| plugin.config).collect();
-    Some(Config { plugins, audits, run, schedule: schedule?, logger, email, nats })
+    Some(Config { plugins, audits, run, rules, schedule: schedule?, logger, email, nats })
 }
 
 /// The plugins of the audits that run.
