@@ -2,6 +2,7 @@
 //! under `alerts:`, for events.
 
 pub mod batch;
+pub mod conformance;
 pub mod registry;
 pub mod settings;
 pub mod store;

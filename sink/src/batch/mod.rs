@@ -316,3 +316,19 @@ fn with_jitter(pause: Duration) -> Duration {
     let random = RandomState::new().hash_one(0_u8) % 1024;
     pause / 2 + pause.mul_f64(random as f64 / 2048.0)
 }
+
+/// Writes documents as a lane does: with patience, split where they are too large. What the store refuses, by place.
+///
+/// # Errors
+/// When the store cannot be used, or is down for a minute.
+pub(crate) async fn settle(
+    store: &dyn Store,
+    documents: &[crate::store::Document],
+) -> Result<std::collections::BTreeMap<usize, String>, String> {
+    let health = Health::default();
+    match write::write(store, documents.to_vec(), &health, write::HOLD).await {
+        Ok(settled) => Ok(settled.refused.into_iter().collect()),
+        Err(write::Unsettled::Hopeless(reason)) => Err(reason),
+        Err(write::Unsettled::Down) => Err(health.failing().map(|(_, reason)| reason).unwrap_or_default()),
+    }
+}
