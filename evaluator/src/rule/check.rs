@@ -146,6 +146,12 @@ impl Rule {
         self.class.as_deref().map_or(&self.id, |class| class.rsplit('.').next().unwrap_or(class))
     }
 
+    /// The record that its tests change; null if there is none.
+    #[must_use]
+    pub fn sample(&self) -> &Value {
+        &self.sample
+    }
+
     /// What it reads of `raw`.
     #[must_use]
     pub fn raw_wanted(&self) -> &Wanted {

@@ -32,11 +32,10 @@ pub fn built_in() -> &'static Pack {
     PACK.get_or_init(|| {
         let texts = BUILT_IN.iter().map(|(file, text)| RuleText { file: (*file).to_owned(), text: (*text).to_owned() });
         let texts: Vec<RuleText> = texts.collect();
-        // A test compiles each of them.
-        Pack::default().with(&texts).unwrap_or_else(|errors| {
-            errors.iter().for_each(|error| tracing::error!("a built-in rule is broken: {error}"));
-            Pack::default()
-        })
+        let (pack, errors) = Pack::default().and_good_ones(&texts);
+        // A test compiles each of them; one that is broken takes no others with it.
+        errors.iter().for_each(|error| tracing::error!("a built-in rule is broken: {error}"));
+        pack
     })
 }
 
@@ -46,6 +45,12 @@ impl Pack {
     /// # Errors
     /// All that is wrong with the others.
     pub fn with(&self, texts: &[RuleText]) -> Result<Self, Vec<RuleError>> {
+        let (pack, errors) = self.and_good_ones(texts);
+        if errors.is_empty() { Ok(pack) } else { Err(errors) }
+    }
+
+    /// These rules, those of the others that are good over them, and what is wrong with the rest.
+    fn and_good_ones(&self, texts: &[RuleText]) -> (Self, Vec<RuleError>) {
         let mut pack = self.clone();
         let mut errors = Vec::new();
         let mut added: BTreeMap<String, String> = BTreeMap::new();
@@ -66,7 +71,7 @@ impl Pack {
                 errors.push(RuleError::of_file(file, message));
             }
         }
-        if errors.is_empty() { Ok(pack) } else { Err(errors) }
+        (pack, errors)
     }
 
     fn add(&mut self, mut rule: Rule) -> Result<(), String> {
