@@ -1,0 +1,224 @@
+//! Shared stores: whatever is killed in mid-run, and however often a document comes, each is stored once.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use sink::stores::sqlite::{Cell, query};
+use tests::harness::{NatsServer, Output, PATIENCE, Program, Services, Workspace};
+
+const RECORDS: u64 = 100_000;
+
+const AUDIT: &str = "
+plugins:
+  inventory: {plugin: SqliteStore, params: {path: '{out}/inventory.db'}}
+  mockcloud: {params: {record_count: 100000}}
+  mockevent: {params: {n: 50}}
+audits:
+  audit: {clouds: [mockcloud], stores: [inventory], events: [mockevent], alerts: [inventory]}
+run: [audit]
+nats: {ack_wait: 2s}
+";
+
+fn inventory(workspace: &Workspace) -> PathBuf {
+    workspace.out().join("inventory.db")
+}
+
+fn rows(workspace: &Workspace, sql: &str) -> Result<Vec<Vec<Cell>>> {
+    let mut rows = Vec::new();
+    query(&inventory(workspace), sql, |_, row| {
+        rows.extend(row.map(<[Cell]>::to_vec));
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+fn count(workspace: &Workspace, which: &str) -> Result<i64> {
+    let rows = rows(workspace, &format!("SELECT count(*) FROM documents WHERE {which}"))?;
+    match rows.first().and_then(|row| row.first()) {
+        Some(Cell::Integer(count)) => Ok(*count),
+        other => anyhow::bail!("no count: {other:?}"),
+    }
+}
+
+/// Each record and each event is there once, with what MockCloud and MockEvent make of it.
+fn verify(workspace: &Workspace) -> Result<()> {
+    let mut found = BTreeMap::new();
+    for row in rows(workspace, "SELECT id, is_event, document FROM documents")? {
+        let [Cell::Text(id), Cell::Integer(is_event), Cell::Text(document)] = &row[..] else {
+            anyhow::bail!("an odd row: {row:?}");
+        };
+        let document: Value = serde_json::from_str(document)?;
+        ensure!(document["com"]["id"] == id.as_str(), "the row {id} is of another document: {document}");
+        let (role, bucket) = if *is_event == 1 { ("alert", "ext") } else { ("store", "raw") };
+        ensure!(document["com"]["target_type"] == role && document["com"]["target_key"] == "inventory", "{document}");
+        let data = document[bucket]["data"].as_u64().with_context(|| format!("no data: {document}"))?;
+        ensure!(found.insert((*is_event, data), id.clone()).is_none(), "{role} {data} is there twice");
+    }
+    let of = |kind| found.range((kind, 0)..(kind + 1, 0)).map(|((_, data), _)| *data).collect::<Vec<u64>>();
+    ensure!(of(0).into_iter().eq(0..RECORDS), "{} records, not all", of(0).len());
+    ensure!(of(1).into_iter().eq((0..RECORDS).step_by(50)), "{} events, not all", of(1).len());
+    Ok(())
+}
+
+struct Run {
+    nats: NatsServer,
+    services: Services,
+    workspace: Workspace,
+    coordinator: Program,
+}
+
+impl Run {
+    /// A run that is in the middle: some documents are stored.
+    async fn begin(of_each: usize) -> Result<Self> {
+        let nats = NatsServer::start().await?;
+        let services = Services::start(&nats, of_each)?;
+        let workspace = Workspace::new(AUDIT)?;
+        let coordinator = workspace.coordinator(&["run", "--now", "--nats", nats.url()]).start()?;
+        coordinator.wait_for_line("collecting", PATIENCE).await?;
+        let some = async {
+            while count(&workspace, "NOT is_event")? < 10_000 {
+                tokio::task::yield_now().await;
+            }
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(PATIENCE, some).await??;
+        Ok(Self { nats, services, workspace, coordinator })
+    }
+
+    async fn end(mut self) -> Result<()> {
+        let output = self.coordinator.wait(PATIENCE).await?;
+        self.verify(&output)
+    }
+
+    fn verify(&self, output: &Output) -> Result<()> {
+        ensure!(output.code() == Some(0), "{output:?}\n{}", self.services.printed());
+        verify(&self.workspace)
+    }
+}
+
+#[tokio::test]
+async fn all_documents_arrive_in_one_process() -> Result<()> {
+    let workspace = Workspace::new(AUDIT)?;
+    let output = workspace.run(&["run", "--now"]).await?.with_code(0)?;
+    assert!(output.stdout.contains("inventory.db") && output.stdout.contains("100000"), "{output:?}");
+    verify(&workspace)?;
+    // Another version stands beside it.
+    workspace.run(&["run", "--now"]).await?.with_code(0)?;
+    assert_eq!(count(&workspace, "NOT is_event")?, 2 * i64::try_from(RECORDS)?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn all_documents_arrive_over_a_broker_with_two_sinks() -> Result<()> {
+    Run::begin(2).await?.end().await
+}
+
+#[tokio::test]
+async fn a_sink_is_killed() -> Result<()> {
+    let mut run = Run::begin(1).await?;
+    run.services.kill9_and_replace(&run.nats, "sink").await?;
+    run.end().await
+}
+
+#[tokio::test]
+async fn one_of_two_sinks_is_killed() -> Result<()> {
+    let mut run = Run::begin(2).await?;
+    let sink = run.services.first("sink").context("no sink is running")?;
+    sink.kill9().await?;
+    run.end().await
+}
+
+#[tokio::test]
+async fn the_broker_is_killed_and_started_again() -> Result<()> {
+    let mut run = Run::begin(1).await?;
+    run.nats.restart().await?;
+    run.end().await
+}
+
+#[tokio::test]
+async fn a_sink_is_drained_and_replaced() -> Result<()> {
+    let mut run = Run::begin(1).await?;
+    run.services.add(&run.nats, "sink")?;
+    let old = run.services.first("sink").context("no sink is running")?;
+    old.terminate()?;
+    old.wait(PATIENCE).await?.with_code(0)?;
+    run.end().await
+}
+
+#[tokio::test]
+async fn the_coordinator_is_killed_and_the_version_is_run_on() -> Result<()> {
+    let mut run = Run::begin(1).await?;
+    run.coordinator.kill9().await?;
+    let told = run.coordinator.wait_for_line("--resume ", PATIENCE).await?;
+    let version = told.rsplit(' ').next().unwrap_or_default().to_owned();
+    let output = run.workspace.run(&["run", "--resume", &version, "--nats", run.nats.url()]).await?;
+    run.verify(&output)
+}
+
+/// An inventory that cannot be used, beside a file that can.
+fn unusable(more: &str) -> String {
+    format!(
+        "
+plugins:
+  inventory: {{plugin: SqliteStore, params: {{path: '{{out}}/mine.txt'{more}}}}}
+  filestore: {{params: {{path: '{{out}}'}}}}
+audits:
+  audit: {{clouds: [mockcloud], stores: [inventory, filestore], events: [], alerts: []}}
+run: [audit]
+"
+    )
+}
+
+fn workspace_with(configuration: &str) -> Result<Workspace> {
+    let workspace = Workspace::new(configuration)?;
+    std::fs::create_dir(workspace.out())?;
+    std::fs::write(workspace.out().join("mine.txt"), "this is no inventory, and nobody may write over it ".repeat(20))?;
+    Ok(workspace)
+}
+
+async fn runs_with(nats: Option<&NatsServer>, workspace: &Workspace, code: i32) -> Result<Output> {
+    match nats {
+        Some(nats) => workspace.run(&["run", "--now", "--nats", nats.url()]).await?.with_code(code),
+        None => workspace.run(&["run", "--now"]).await?.with_code(code),
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_collected_for_a_store_that_cannot_be_used() -> Result<()> {
+    let nats = NatsServer::start().await?;
+    let _services = Services::start(&nats, 1)?;
+    for nats in [None, Some(&nats)] {
+        let workspace = workspace_with(&unusable(""))?;
+        let output = runs_with(nats, &workspace, 3).await?;
+        assert!(output.stdout.contains("! store inventory: ") && output.stdout.contains("another kind"), "{output:?}");
+        assert!(output.stdout.contains("nothing was collected, as the store inventory cannot be used"), "{output:?}");
+        assert_eq!(workspace.files()?, ["mine.txt"], "a file was written for a run that read nothing");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_run_goes_on_without_an_optional_store() -> Result<()> {
+    let nats = NatsServer::start().await?;
+    let _services = Services::start(&nats, 1)?;
+    for nats in [None, Some(&nats)] {
+        let workspace = workspace_with(&unusable(", optional: yes"))?;
+        let output = runs_with(nats, &workspace, 0).await?;
+        assert!(output.stdout.contains("- store inventory: left out, as it is optional: "), "{output:?}");
+        assert_eq!(workspace.documents("audit_mockcloud.json")?.len(), 10);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_sink_is_running() -> Result<()> {
+    let nats = NatsServer::start().await?;
+    let _services = Services::start_these(&nats, &[("collector", 1), ("evaluator", 1)])?;
+    let workspace = Workspace::new(AUDIT)?;
+    let output = workspace.run(&["run", "--now", "--nats", nats.url(), "--wait-workers", "2"]).await?.with_code(3)?;
+    assert!(output.stderr.contains("waiting: no sink is running"), "{output:?}");
+    assert!(output.stdout.contains("store inventory: no sink is running"), "{output:?}");
+    Ok(())
+}
