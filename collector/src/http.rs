@@ -207,6 +207,13 @@ impl Expected {
     }
 }
 
+/// The turn of a call among those in flight.
+#[derive(Debug)]
+pub struct Turn {
+    _own: Option<OwnedSemaphorePermit>,
+    _all: Option<OwnedSemaphorePermit>,
+}
+
 /// An answer, whatever its status, with its whole body.
 #[derive(Debug)]
 pub struct Answer {
@@ -329,20 +336,33 @@ impl Client {
         Room(Arc::clone(&self.limits.bytes).acquire_many_owned(blocks).await.ok())
     }
 
+    /// Waits for the turn of a call, which ends when it is dropped. A token that is taken afterwards does not grow old
+    /// in the queue.
+    pub async fn turn(&self) -> Turn {
+        // Nobody closes these: an error cannot be.
+        let own = match &self.calls {
+            Some(calls) => Arc::clone(calls).acquire_owned().await.ok(),
+            None => None,
+        };
+        Turn { _own: own, _all: Arc::clone(&self.limits.calls).acquire_owned().await.ok() }
+    }
+
     /// Gets a URL with a bearer token, within the limits. The answer keeps the room.
     ///
     /// # Errors
     /// When there is no whole answer: see [`HttpError`].
-    pub async fn get(&self, url: &Url, token: &str, mut room: Room) -> Result<Answer, HttpError> {
-        let own = match &self.calls {
-            Some(calls) => calls.acquire().await.ok(),
-            None => None,
-        };
-        let permit = self.limits.calls.acquire().await.ok();
+    pub async fn get(&self, url: &Url, token: &str, room: Room) -> Result<Answer, HttpError> {
+        let turn = self.turn().await;
+        self.get_in(&turn, url, token, room).await
+    }
+
+    /// The same when it is the call's turn.
+    ///
+    /// # Errors
+    /// When there is no whole answer: see [`HttpError`].
+    pub async fn get_in(&self, _: &Turn, url: &Url, token: &str, mut room: Room) -> Result<Answer, HttpError> {
         let request = self.http.get(url.clone()).headers(self.headers.clone()).bearer_auth(token);
-        let answer = exchange(call("GET", url), request.header(header::ACCEPT, "application/json")).await;
-        drop((own, permit));
-        let answer = answer?;
+        let answer = exchange(call("GET", url), request.header(header::ACCEPT, "application/json")).await?;
         room.fit(answer.body.len());
         Ok(Answer { room, ..answer })
     }

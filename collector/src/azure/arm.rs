@@ -82,13 +82,15 @@ impl Api {
     pub(super) async fn get(&self, url: &Url, scope: &str, page: u32, expected: &Expected) -> Result<Answer, Refusal> {
         let room = self.http.room(expected).await;
         self.keep_pace(scope).await;
+        let turn = self.http.turn().await;
         let mut used = self.sign_in.token().await?;
-        let mut answer = self.http.get(url, used.secret(), room).await?;
+        let mut answer = self.http.get_in(&turn, url, used.secret(), room).await?;
         if answer.status == StatusCode::UNAUTHORIZED {
             // It may have expired on the way, or been revoked: one other token settles whether it was that.
             used = self.sign_in.replace(&used).await?;
-            answer = self.http.get(url, used.secret(), answer.room).await?;
+            answer = self.http.get_in(&turn, url, used.secret(), answer.room).await?;
         }
+        drop(turn);
         self.see(scope, &answer);
         if answer.status == StatusCode::OK {
             expected.learn(answer.body.len());

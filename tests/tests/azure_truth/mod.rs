@@ -271,11 +271,8 @@ pub fn log_profile_missing(cloud: &Cloudsim, subscription: usize, diagnostic_set
 pub fn essence_of_com(record: &Value) -> Value {
     let mut com = record["com"].clone();
     if let Value::Object(com) = &mut com {
-        for name in
-            ["id", "key", "audit_key", "audit_version", "origin_key", "origin_class", "origin_worker", "origin_type"]
-        {
-            com.remove(name);
-        }
+        let is_added = |name: &str| ["audit_", "origin_", "target_"].iter().any(|prefix| name.starts_with(prefix));
+        com.retain(|name, _| name != "id" && name != "key" && !is_added(name));
     }
     com
 }
