@@ -174,3 +174,16 @@ fn the_fields_of_an_event_stand_in_their_order() {
     let places: Vec<usize> = fields.iter().map(|field| com.find(&format!("\"{field}\":")).unwrap()).collect();
     assert!(places.is_sorted(), "{com}");
 }
+
+/// The base configuration has a key for each class of the Python tool, and each is served.
+#[test]
+fn the_base_configuration_names_every_class() {
+    let base: serde_json::Value = serde_yaml::from_str(proto::config::BASE).unwrap();
+    let plugins = base["plugins"].as_object().unwrap().values();
+    let mut named: Vec<&str> = plugins.filter_map(|plugin| plugin["plugin"].as_str()).collect();
+    named.retain(|class| class.starts_with("cloudmarker.events."));
+    named.sort_unstable();
+    let mut classes: Vec<&str> = built_in().rules().filter_map(|rule| rule.class.as_deref()).collect();
+    classes.sort_unstable();
+    assert_eq!((named.len(), named), (27, classes));
+}
