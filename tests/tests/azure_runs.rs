@@ -37,7 +37,7 @@ async fn a_forbidden_subscription_is_denied_and_the_others_are_complete() -> Res
     let workspace = in_workspace(&azure)?;
     let output = run(&workspace).await?.with_code(3)?;
     let forbidden = azure.estate().subscription_id(0);
-    assert!(output.stdout.contains(&format!("nsg of {forbidden} denied")), "{}", output.stdout);
+    assert!(output.stdout.contains(&format!("11 types of {forbidden} denied (0 read)")), "{}", output.stdout);
     let records = workspace.documents("myazaudit_myazcloud.json")?;
     assert_eq!(counts(&records).nsgs, azure.readable().nsgs);
     assert_eq!(counts(&records).rules, azure.readable().rules);

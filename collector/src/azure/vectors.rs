@@ -76,6 +76,7 @@ const DEVIATIONS: &[Deviation] = &[
         Some("true"),
         NO_RULES,
     ),
+    deviation("AzSQL", r#""tde":{}"#, "/ext/tde_enabled", Some("null"), "what is not said is not known"),
     deviation(
         "AzPostgres",
         r#""value":"x""#,
