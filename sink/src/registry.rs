@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::settings;
 use crate::store::Store;
-use crate::stores::{file, sqlite};
+use crate::stores::{file, mongodb, sqlite};
 
 /// What a store is made of.
 #[derive(Debug, Clone, Copy)]
@@ -36,8 +36,11 @@ enum Build {
 }
 
 /// The classes that are served: a line for each. One that is served must be no longer among the planned ones.
-const SERVED: &[(PluginClass, Build)] =
-    &[(file::CLASS, Build::Exclusive(file::build)), (sqlite::CLASS, Build::Shared(sqlite::build))];
+const SERVED: &[(PluginClass, Build)] = &[
+    (file::CLASS, Build::Exclusive(file::build)),
+    (mongodb::CLASS, Build::Shared(mongodb::build)),
+    (sqlite::CLASS, Build::Shared(sqlite::build)),
+];
 
 const fn planned(name: &'static str) -> PluginClass {
     PluginClass::planned(name, &[Role::Store, Role::Alert], Stage::Sink)
@@ -46,7 +49,6 @@ const fn planned(name: &'static str) -> PluginClass {
 /// The classes that are known by name only.
 const PLANNED: &[PluginClass] = &[
     planned("cloudmarker.stores.esstore.EsStore"),
-    planned("cloudmarker.stores.mongodbstore.MongoDBStore"),
     planned("cloudmarker.stores.splunkhecstore.SplunkHECStore"),
 ];
 

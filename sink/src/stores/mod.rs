@@ -1,4 +1,5 @@
 //! The stores.
 
 pub mod file;
+pub mod mongodb;
 pub mod sqlite;

@@ -6,12 +6,14 @@
 //! the home folder of whoever runs the tests.
 
 mod capture;
+mod mongod;
 mod nats;
 mod port;
 mod process;
 mod services;
 mod workspace;
 
+pub use mongod::MongoServer;
 pub use nats::NatsServer;
 pub use port::free_port;
 pub use process::{Launch, Output, Program};
