@@ -386,7 +386,8 @@ impl Checker<'_> {
         known.extend(names.item.map(str::to_owned));
         let unknown_if = match file.unknown_if {
             Some(text) => {
-                let because = file.unknown_because.unwrap_or_else(|| format!("{} is so", text.trim()));
+                let because = file.unknown_because.map(|because| because.trim().to_owned());
+                let because = because.unwrap_or_else(|| format!("{} is so", text.trim()));
                 Some((self.expression("unknown_if", &text, names)?, because))
             }
             None => None,
