@@ -76,6 +76,8 @@ impl Identity {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 };
+                // Without it, answers come late, not wrong.
+                let _ = stream.set_nodelay(true);
                 let (acceptor, ready) = (acceptor.clone(), ready.clone());
                 tokio::spawn(async move {
                     if let Ok(stream) = acceptor.accept(stream).await {

@@ -137,10 +137,11 @@ fn attributes(shape: &Shape<'_>) -> Value {
     attributes
 }
 
-/// An entry that belongs to a certificate is managed.
+/// An entry that belongs to a certificate is managed. Its id has the host that a real vault has, although this
+/// server is reached at another: clients take ids apart, and refuse those with other paths.
 fn entry(shape: &mut Shape<'_>, id: &str, kind: &str, stem: &str) -> Value {
     let mut entry = json!({
-        id: format!("{}/vaults/kv-{{h}}-{{p}}/{kind}/{stem}{{n}}", shape.url),
+        id: format!("https://kv-{{h}}-{{p}}.vault.azure.net/{kind}/{stem}{{n}}"),
         "attributes": attributes(shape),
     });
     entry.set(
