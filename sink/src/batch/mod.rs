@@ -8,6 +8,8 @@ mod documents;
 mod health;
 mod lane;
 mod prune;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::panic::AssertUnwindSafe;
@@ -90,11 +92,15 @@ enum Ended {
     Bus(BusError),
 }
 
-async fn serve(mut job: Job) {
-    let (store, settings) = match job.build() {
-        Ok(built) => built,
-        Err(reason) => return job.cannot(reason).await,
-    };
+async fn serve(job: Job) {
+    match job.build() {
+        Ok((store, settings)) => fill(job, store, settings).await,
+        Err(reason) => job.cannot(reason).await,
+    }
+}
+
+/// Fills a store until the version has ended.
+async fn fill(mut job: Job, store: Arc<dyn Store>, settings: Settings) {
     let health = Health::default();
     let (mut pause, mut missing, mut panics) = (FIRST_PAUSE, None::<Instant>, 0);
     while job.connect(&*store, &settings, &health).await {
