@@ -1,8 +1,9 @@
 //! The classes of event plugins: each rule answers to one, and to its id.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
-use proto::catalogue::PluginClass;
+use proto::catalogue::{Check, ParamError, PluginClass};
 use proto::plan::Stage;
 use proto::subject::Role;
 use serde_json::Value;
@@ -44,10 +45,10 @@ const PLANNED: &[&str] = &[
 pub fn classes() -> impl Iterator<Item = &'static PluginClass> {
     static CLASSES: OnceLock<Vec<PluginClass>> = OnceLock::new();
     let classes = CLASSES.get_or_init(|| {
-        let mut classes: Vec<PluginClass> = built_in().rules().flat_map(of_rule).collect();
-        let planned = PLANNED.iter().filter(|name| built_in().get(name).is_none());
-        classes.extend(planned.map(|name| PluginClass::planned(name, &[Role::Event], Stage::Evaluator)));
-        classes
+        let known: BTreeSet<&str> = built_in().names().filter_map(|(_, class)| class).collect();
+        let planned = PLANNED.iter().filter(|name| !known.contains(*name));
+        let planned = planned.map(|name| PluginClass::planned(name, &[Role::Event], Stage::Evaluator));
+        built_in().names().flat_map(|(id, class)| of_built_in(id, class)).chain(planned).collect()
     });
     classes.iter()
 }
@@ -60,17 +61,33 @@ pub fn served() -> impl Iterator<Item = &'static PluginClass> {
 /// The classes of the rules of a pack that are not built in. A program asks once, when it reads its configuration.
 #[must_use]
 pub fn classes_of(pack: &Pack) -> Vec<&'static PluginClass> {
-    let is_own = |rule: &&Arc<Rule>| built_in().rules().all(|other| !Arc::ptr_eq(rule, other));
-    let own: Vec<PluginClass> = pack.rules().filter(is_own).flat_map(of_rule).collect();
+    let own: Vec<PluginClass> = pack.beside(built_in()).flat_map(of_rule).collect();
     own.leak().iter().collect()
+}
+
+/// The classes of a built-in rule, which is compiled when there are parameters to check.
+fn of_built_in(id: &'static str, class: Option<&'static str>) -> Vec<PluginClass> {
+    let check = move |params: &Value| match params {
+        // A rule's defaults are good, or it does not compile.
+        Value::Null => Ok(()),
+        Value::Object(fields) if fields.is_empty() => Ok(()),
+        params => match built_in().instance(id, params) {
+            Some(instance) => instance.map(drop),
+            None => Err(vec![ParamError { path: String::new(), message: format!("the built-in rule {id} is broken") }]),
+        },
+    };
+    under_its_names(id, class, Box::leak(Box::new(check)))
 }
 
 /// A class by the name of the Python tool, and one by the rule's id. They live as long as the program.
 fn of_rule(rule: &Arc<Rule>) -> Vec<PluginClass> {
     let rule: &'static Arc<Rule> = Box::leak(Box::new(Arc::clone(rule)));
     let check = move |params: &Value| Instance::new(rule, params).map(drop);
-    let check: proto::catalogue::Check = Box::leak(Box::new(check));
-    let class = |name: &'static str| PluginClass {
+    under_its_names(&rule.id, rule.class.as_deref(), Box::leak(Box::new(check)))
+}
+
+fn under_its_names(id: &'static str, class: Option<&'static str>, check: Check) -> Vec<PluginClass> {
+    let named = |name: &'static str| PluginClass {
         name,
         roles: &[Role::Event],
         stage: Stage::Evaluator,
@@ -78,5 +95,5 @@ fn of_rule(rule: &Arc<Rule>) -> Vec<PluginClass> {
         pool: None,
         check: Some(check),
     };
-    rule.class.as_deref().into_iter().chain([rule.id.as_str()]).map(class).collect()
+    class.into_iter().chain([id]).map(named).collect()
 }

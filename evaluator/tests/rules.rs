@@ -36,6 +36,13 @@ fn every_rule_file_compiles_and_passes_its_own_tests() {
     Pack::default().with(&texts).unwrap();
 }
 
+/// The names are known before a rule is compiled: they are what the file says.
+#[test]
+fn the_names_of_built_in_rules_are_those_of_their_files() {
+    let of_rules = built_in().rules().map(|rule| (rule.id.as_str(), rule.class.as_deref()));
+    assert!(built_in().names().eq(of_rules));
+}
+
 #[test]
 fn every_rule_shows_a_pass_a_fail_and_an_unknown_and_says_what_to_do() {
     let mut wrong = Vec::new();

@@ -1,5 +1,6 @@
 //! Many rules: the built-in ones and those of users.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,15 +15,45 @@ use super::check::Rule;
 use super::judge::Instance;
 use super::place::RuleError;
 
-/// The files of the built-in rules, by their paths below `rules/`.
-const BUILT_IN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/built_in.rs"));
+/// The files of the built-in rules by their paths below `rules/`: id, class and text.
+const BUILT_IN: &[(&str, &str, Option<&str>, &str)] = include!(concat!(env!("OUT_DIR"), "/built_in.rs"));
 
-/// Rules by their ids.
+/// Rules by their ids. Built-in ones are compiled when they are first asked for: a run uses few of them, and each takes
+/// its time.
 #[derive(Debug, Clone, Default)]
 pub struct Pack {
-    rules: BTreeMap<String, Arc<Rule>>,
+    rules: BTreeMap<String, Arc<Entry>>,
     /// Ids by the classes that the rules answer to, and by their last parts.
     classes: BTreeMap<String, String>,
+}
+
+/// A rule, compiled or not yet.
+#[derive(Debug)]
+struct Entry {
+    id: Cow<'static, str>,
+    class: Option<Cow<'static, str>>,
+    file: Cow<'static, str>,
+    text: &'static str,
+    /// Nothing of a built-in rule that is broken: it takes no others with it.
+    compiled: OnceLock<Option<Arc<Rule>>>,
+}
+
+impl Entry {
+    fn rule(&self) -> Option<&Arc<Rule>> {
+        let compile = || match Rule::parse(&self.file, self.text) {
+            Ok(rule) => Some(Arc::new(rule)),
+            Err(error) => {
+                tracing::error!("a built-in rule is broken: {error}");
+                None
+            }
+        };
+        self.compiled.get_or_init(compile).as_ref()
+    }
+
+    /// The last part of the class that it answers to, or its id.
+    fn short_name(&self) -> &str {
+        self.class.as_deref().map_or(&self.id, |class| class.rsplit('.').next().unwrap_or(class))
+    }
 }
 
 /// The built-in rules.
@@ -30,11 +61,14 @@ pub struct Pack {
 pub fn built_in() -> &'static Pack {
     static PACK: OnceLock<Pack> = OnceLock::new();
     PACK.get_or_init(|| {
-        let texts = BUILT_IN.iter().map(|(file, text)| RuleText { file: (*file).to_owned(), text: (*text).to_owned() });
-        let texts: Vec<RuleText> = texts.collect();
-        let (pack, errors) = Pack::default().and_good_ones(&texts);
-        // A test compiles each of them; one that is broken takes no others with it.
-        errors.iter().for_each(|error| tracing::error!("a built-in rule is broken: {error}"));
+        let mut pack = Pack::default();
+        for (file, id, class, text) in BUILT_IN {
+            let compiled = OnceLock::new();
+            let entry = Entry { id: (*id).into(), class: class.map(Into::into), file: (*file).into(), text, compiled };
+            if let Err(error) = pack.add(entry) {
+                tracing::error!("a built-in rule is broken: {file}: {error}");
+            }
+        }
         pack
     })
 }
@@ -45,17 +79,11 @@ impl Pack {
     /// # Errors
     /// All that is wrong with the others.
     pub fn with(&self, texts: &[RuleText]) -> Result<Self, Vec<RuleError>> {
-        let (pack, errors) = self.and_good_ones(texts);
-        if errors.is_empty() { Ok(pack) } else { Err(errors) }
-    }
-
-    /// These rules, those of the others that are good over them, and what is wrong with the rest.
-    fn and_good_ones(&self, texts: &[RuleText]) -> (Self, Vec<RuleError>) {
         let mut pack = self.clone();
         let mut errors = Vec::new();
         let mut added: BTreeMap<String, String> = BTreeMap::new();
         for RuleText { file, text } in texts {
-            let rule = match Rule::parse(file, text) {
+            let mut rule = match Rule::parse(file, text) {
                 Ok(rule) => rule,
                 Err(error) => {
                     errors.push(error);
@@ -67,43 +95,67 @@ impl Pack {
                 errors.push(RuleError::of_file(file, message));
                 continue;
             }
-            if let Err(message) = pack.add(rule) {
+            // What replaces a rule answers to its class.
+            let replaced = pack.rules.get(&rule.id).and_then(|replaced| replaced.class.as_deref());
+            rule.class = rule.class.or_else(|| replaced.map(str::to_owned));
+            let entry = Entry {
+                id: rule.id.clone().into(),
+                class: rule.class.clone().map(Into::into),
+                file: file.clone().into(),
+                text: "",
+                compiled: OnceLock::from(Some(Arc::new(rule))),
+            };
+            if let Err(message) = pack.add(entry) {
                 errors.push(RuleError::of_file(file, message));
             }
         }
-        (pack, errors)
+        if errors.is_empty() { Ok(pack) } else { Err(errors) }
     }
 
-    fn add(&mut self, mut rule: Rule) -> Result<(), String> {
-        if let Some(replaced) = self.rules.remove(&rule.id) {
-            self.classes.retain(|_, id| *id != replaced.id);
-            // What replaces a rule answers to its class.
-            rule.class = rule.class.or_else(|| replaced.class.clone());
+    fn add(&mut self, entry: Entry) -> Result<(), String> {
+        let id = entry.id.clone().into_owned();
+        if self.rules.remove(&id).is_some() {
+            self.classes.retain(|_, other| *other != id);
         }
-        let names = [rule.class.as_deref(), Some(rule.short_name())].into_iter().flatten().chain([rule.id.as_str()]);
+        let names = [entry.class.as_deref(), Some(entry.short_name())].into_iter().flatten().chain([id.as_str()]);
         for name in names {
-            if let Some(other) = self.classes.insert(name.to_owned(), rule.id.clone())
-                && other != rule.id
+            if let Some(other) = self.classes.insert(name.to_owned(), id.clone())
+                && other != id
             {
                 return Err(format!(
                     "the rule `{other}` answers to `{name}` already; to replace it, give this one the id `{other}`"
                 ));
             }
         }
-        self.rules.insert(rule.id.clone(), Arc::new(rule));
+        self.rules.insert(id, Arc::new(entry));
         Ok(())
     }
 
     /// The rule of an id or of a class, which may be its last part alone.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Arc<Rule>> {
+        self.entry(name).and_then(|entry| entry.rule())
+    }
+
+    fn entry(&self, name: &str) -> Option<&Arc<Entry>> {
         let find = |name: &str| self.classes.get(name).and_then(|id| self.rules.get(id));
         find(name).or_else(|| find(name.rsplit('.').next().unwrap_or(name)))
     }
 
     /// All rules, by their ids.
     pub fn rules(&self) -> impl ExactSizeIterator<Item = &Arc<Rule>> {
-        self.rules.values()
+        self.rules.values().filter_map(|entry| entry.rule()).collect::<Vec<_>>().into_iter()
+    }
+
+    /// The ids of all rules, and the class that each answers to. Compiles none.
+    pub fn names(&self) -> impl ExactSizeIterator<Item = (&str, Option<&str>)> {
+        self.rules.values().map(|entry| (&*entry.id, entry.class.as_deref()))
+    }
+
+    /// The rules that are not those of another pack. Compiles none of those.
+    pub fn beside(&self, other: &Self) -> impl Iterator<Item = &Arc<Rule>> {
+        let is_there = |entry: &Arc<Entry>| other.rules.get(&*entry.id).is_some_and(|it| Arc::ptr_eq(it, entry));
+        self.rules.values().filter(move |entry| !is_there(entry)).filter_map(|entry| entry.rule())
     }
 
     /// A rule with parameters, expanded.
