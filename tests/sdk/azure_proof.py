@@ -1,5 +1,6 @@
 """Lists a whole simulated Azure with Microsoft's own clients, unmodified, and prints the ids of what they
-found, by kind, as JSON. After the id of a detail comes what the client read of the detail.
+found, by kind, as JSON. After the id of a detail comes what the client read of the detail. Says, too, where
+answers do not fit the clients' models: fields that those do not have, and values of another type.
 
 usage: AZURE_CLIENT_SECRET=SECRET azure_proof.py ROOT_URL CA_FILE TENANT CLIENT
 needs: what tests/sdk/requirements.txt lists
@@ -49,11 +50,62 @@ def parts(identifier):
     return words[4], words[-1]
 
 
+class Judge:
+    """Holds answers against the clients' models. These are lenient: they keep what they do not know, and take any
+    type for another. Models of the older make (of single servers, monitors, subscriptions, vaults' entries) have
+    forgotten what they did not know, and cannot be judged."""
+
+    def __init__(self):
+        self.misfits, self.judged = set(), 0
+
+    def judge(self, path, value):
+        if isinstance(value, (list, tuple)):
+            for item in value:
+                self.judge(f"{path}[]", item)
+        fields = getattr(value, "_attr_to_rest_field", None)
+        if fields is None:
+            return
+        self.judged += 1
+        model, attributes = type(value), {field._rest_name: name for name, field in fields.items()}
+        hints = {}
+        for kind in reversed(model.__mro__):
+            hints.update(vars(kind).get("__annotations__", {}))
+        for name, answered in value.items():
+            if name not in attributes:
+                self.misfits.add(f"{path}: {model.__name__} has no {name}")
+                continue
+            understood, hint = getattr(value, attributes[name]), str(hints.get(attributes[name], ""))
+            if answered is not None and not self.fits(hint, answered, understood):
+                self.misfits.add(f"{path}.{name}: {answered!r} is not of the type {hint}")
+            self.judge(f"{path}.{name}", understood)
+
+    @staticmethod
+    def fits(hint, answered, understood):
+        """Whether a value is of its type. Of the plain types the client would make one another."""
+        hint = hint.removeprefix("typing.")
+        if hint.startswith("Optional["):
+            hint = hint[len("Optional["):-1]
+        if hint in ("str", "<class 'str'>"):
+            return isinstance(answered, str)
+        if hint in ("bool", "<class 'bool'>"):
+            return isinstance(answered, bool)
+        if hint in ("int", "<class 'int'>"):
+            return isinstance(answered, int) and not isinstance(answered, bool)
+        if "datetime" in hint:
+            return not isinstance(understood, str)
+        if hint.startswith("ForwardRef('_models."):
+            return hasattr(understood, "_attr_to_rest_field")
+        if hint.startswith("list["):
+            return isinstance(understood, list)
+        return True
+
+
 class Cloud:
     def __init__(self, root, authority_file, tenant, client, secret):
         self.root, self.authority_file, self.tenant, self.client = root, authority_file, tenant, client
         self.credential = self.credential_with(secret)
         self.found = defaultdict(list)
+        self.judge = Judge()
 
     def credential_with(self, secret):
         return ClientSecretCredential(
@@ -73,10 +125,12 @@ class Cloud:
         items = list(items)
         for item in items:
             self.found[kind].append(item.id)
+            self.judge.judge(kind, item)
         return items
 
-    def note_detail(self, kind, item, *read):
+    def note_detail(self, kind, item, detail, *read):
         """Keeps the id of what a detail belongs to, and what the client could read of the detail."""
+        self.judge.judge(kind, detail)
         texts = [one.value if isinstance(one, Enum) else one for one in read if one is not None]
         self.found[kind].append(" ".join([item.id, *texts]))
 
@@ -107,7 +161,7 @@ class Cloud:
     def compute(self, client):
         for machine in self.note("VirtualMachine", client.virtual_machines.list_all()):
             view = client.virtual_machines.instance_view(*parts(machine.id))
-            self.note_detail("InstanceView", machine, *(status.code for status in view.statuses or []))
+            self.note_detail("InstanceView", machine, view, *(status.code for status in view.statuses or []))
         self.note("Disk", client.disks.list())
 
     def network(self, client):
@@ -119,8 +173,8 @@ class Cloud:
             self.note("SecurityRule", group.security_rules)
 
     def settings(self, kind, client, server):
-        settings = client.configurations.list_by_server(*parts(server.id))
-        self.note_detail(kind, server, *(setting.name for setting in settings))
+        settings = list(client.configurations.list_by_server(*parts(server.id)))
+        self.note_detail(kind, server, settings, *(setting.name for setting in settings))
 
     def single_servers(self, product, client, with_settings):
         for server in self.note(f"{product}Server", client.servers.list()):
@@ -136,12 +190,12 @@ class Cloud:
             group, name = parts(server.id)
             for database in self.note("SqlDatabase", client.databases.list_by_server(group, name)):
                 encryption = client.transparent_data_encryptions.get(group, name, database.name, "current")
-                self.note_detail("TransparentDataEncryption", database, encryption.state)
+                self.note_detail("TransparentDataEncryption", database, encryption, encryption.state)
 
     def web(self, client):
         for site in self.note("WebApp", client.web_apps.list()):
             configuration = client.web_apps.get_configuration(*parts(site.id))
-            self.note_detail("WebConfiguration", site, configuration.min_tls_version)
+            self.note_detail("WebConfiguration", site, configuration, configuration.min_tls_version)
 
     def vaults(self, client):
         for vault in self.note("Vault", client.vaults.list_by_subscription()):
@@ -170,7 +224,13 @@ def main():
     cloud = Cloud(*sys.argv[1:], secret)
     for subscription in cloud.subscriptions():
         cloud.list_subscription(subscription)
-    print(json.dumps({"found": cloud.found, "refusal": refusal(cloud, secret)}, indent=1))
+    proof = {
+        "found": cloud.found,
+        "refusal": refusal(cloud, secret),
+        "misfits": sorted(cloud.judge.misfits),
+        "judged": cloud.judge.judged,
+    }
+    print(json.dumps(proof, indent=1))
 
 
 main()
