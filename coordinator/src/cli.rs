@@ -3,6 +3,8 @@
 //! Exit codes: 0 complete; 2 bad usage or configuration; 3 ended, but something is incomplete or failed.
 
 mod check;
+mod dead_letters;
+mod query;
 mod run;
 
 use std::process::ExitCode;
@@ -38,6 +40,10 @@ enum Command {
     Run(RunArgs),
     /// Check the configuration without running anything.
     Check(check::CheckArgs),
+    /// What could not be processed: list it, show it, send it back, drop it.
+    DeadLetters(dead_letters::DeadLettersArgs),
+    /// Read the inventory that a SqliteStore keeps.
+    Query(query::QueryArgs),
     /// Print the built-in base configuration.
     PrintBaseConfig,
 }
@@ -51,6 +57,8 @@ pub fn main() -> ExitCode {
         None => run::main(&cli.run),
         Some(Command::Run(args)) => run::main(&args),
         Some(Command::Check(args)) => check::main(&args),
+        Some(Command::DeadLetters(args)) => dead_letters::main(&args),
+        Some(Command::Query(args)) => query::main(&args),
         Some(Command::PrintBaseConfig) => print_base_config(),
     }
 }

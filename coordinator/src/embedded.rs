@@ -12,11 +12,14 @@ use proto::plan::{Plan, Stage};
 use proto::service::presence::{Presence, WorkerInfo};
 use proto::service::{Worker, host_name, worker_name};
 use proto::subject::{Key, Role};
+use sink::settings::Settings;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// How long the stages may take to stop at the end.
 const STOP: Duration = Duration::from_secs(5);
+/// The same where a store removes old versions then.
+const STOP_AFTER_PRUNING: Duration = Duration::from_secs(60);
 
 /// The stages that run in this process.
 #[derive(Debug)]
@@ -24,6 +27,8 @@ pub struct Embedded {
     /// Their bus.
     pub bus: SharedBus,
     stages: JoinSet<()>,
+    /// How long they may take to stop.
+    patience: Duration,
     shutdown: CancellationToken,
 }
 
@@ -41,14 +46,17 @@ impl Embedded {
         stages.spawn(evaluator::worker::run(worker(Stage::Evaluator, cores)));
         stages.spawn(sink::worker::run(worker(Stage::Sink, cores)));
         stages.spawn(alerter::worker::run(worker(Stage::Alerter, cores)));
-        Self { bus, stages, shutdown }
+        let prunes = plans.iter().flat_map(|plan| &plan.plugins).any(|spec| {
+            spec.stage == Stage::Sink && Settings::read(&spec.params).is_ok_and(|settings| settings.prunes())
+        });
+        Self { bus, stages, patience: if prunes { STOP_AFTER_PRUNING } else { STOP }, shutdown }
     }
 
     /// Stops all stages.
     pub async fn stop(mut self) {
         self.shutdown.cancel();
         let stopped = async { while self.stages.join_next().await.is_some() {} };
-        if tokio::time::timeout(STOP, stopped).await.is_err() {
+        if tokio::time::timeout(self.patience, stopped).await.is_err() {
             tracing::debug!("a stage did not stop in time");
         }
     }

@@ -3,6 +3,7 @@
 
 pub mod cli;
 pub mod embedded;
+pub mod history;
 pub mod planner;
 pub mod progress;
 pub mod run;

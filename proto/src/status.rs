@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::bus::{Bus, BusError, Outgoing};
+use crate::plan::PluginSpec;
 use crate::subject::{self, Key, Role, Version};
 use crate::unit::UnitEnd;
 
@@ -197,6 +198,15 @@ pub struct DeadLetter {
     pub bytes: usize,
 }
 
+/// A dead letter that an operator sent back, on `cm.retry…`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Retry {
+    /// The letter.
+    pub letter: DeadLetter,
+    /// The plugin that is to take it, as the plan of its version has it.
+    pub plugin: PluginSpec,
+}
+
 /// How much of a message a dead letter repeats, in bytes.
 const DEAD_EXCERPT: usize = 256 * 1024;
 
@@ -213,6 +223,12 @@ impl DeadLetter {
             message: String::from_utf8_lossy(excerpt).into_owned(),
             bytes: body.len(),
         }
+    }
+
+    /// Whether it has the whole message.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.message.len() == self.bytes
     }
 }
 

@@ -400,6 +400,36 @@ pub fn parse(subject: &str) -> Option<(Key, Version, Key)> {
     tokens.next().is_none().then_some((audit, version, plugin))
 }
 
+/// All dead letters that were sent back to the plugins of a role.
+#[must_use]
+pub fn retries_of(role: Role) -> String {
+    format!("cm.retry.*.*.{role}.>")
+}
+
+/// The audit, version, role and plugin of a dead letter's subject, also of one that was sent back.
+///
+/// ```
+/// use proto::subject::{self, Key, Role, Version};
+/// let (audit, version, plugin) = (Key::new("a.b")?, Version::new("20260131_235959")?, Key::new("p")?);
+/// for subject in [
+///     subject::dead(&audit, &version, Role::Store, &plugin),
+///     subject::retry(&audit, &version, Role::Store, &plugin),
+/// ] {
+///     let parsed = subject::parse_letter(&subject);
+///     assert_eq!(parsed, Some((audit.clone(), version.clone(), Role::Store, plugin.clone())));
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use]
+pub fn parse_letter(subject: &str) -> Option<(Key, Version, Role, Key)> {
+    let rest = subject.strip_prefix("cm.dead.").or_else(|| subject.strip_prefix("cm.retry."))?;
+    let mut tokens = rest.split('.');
+    let audit = Key::from_token(tokens.next()?).ok()?;
+    let version = Version::new(tokens.next()?).ok()?;
+    let (role, plugin) = parse_dead(&format!("cm.dead.{rest}"))?;
+    Some((audit, version, role, plugin))
+}
+
 /// The role and plugin of a dead letter's subject.
 #[must_use]
 pub fn parse_dead(subject: &str) -> Option<(Role, Key)> {

@@ -3,6 +3,7 @@
 
 pub mod batch;
 pub mod conformance;
+pub mod connect;
 pub mod registry;
 pub mod settings;
 pub mod store;

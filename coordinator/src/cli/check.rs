@@ -4,9 +4,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use proto::config::secret::Expander;
 use proto::config::{Config, Environment, Problem, load, rules_section, validate};
+use proto::plan::Stage;
+use proto::subject::Version;
+use sink::connect::try_connect;
+use sink::settings::Settings;
 
-use super::{USAGE, print};
+use super::{INCOMPLETE, USAGE, print};
 use crate::planner::{PlanError, Planner, UserRules};
 
 #[derive(Debug, Args)]
@@ -17,6 +22,10 @@ pub(super) struct CheckArgs {
     /// The audits to check, instead of those under `run:`.
     #[arg(long, value_name = "KEY", num_args = 1.., action = clap::ArgAction::Append)]
     audit: Vec<String>,
+    /// Also connect to the stores, from this host and with its secrets; what has to be there before the first
+    /// document, such as a table, is made.
+    #[arg(long)]
+    connect: bool,
 }
 
 pub(super) fn main(args: &CheckArgs) -> ExitCode {
@@ -25,7 +34,12 @@ pub(super) fn main(args: &CheckArgs) -> ExitCode {
         return ExitCode::from(USAGE);
     };
     let audits: Vec<String> = config.run.iter().map(ToString::to_string).collect();
-    let errors = Planner::new(&config, &rules).err().unwrap_or_default();
+    let planned = Planner::new(&config, &rules);
+    let connected = match &planned {
+        Ok(planner) if args.connect => connect(planner, &environment),
+        _ => true,
+    };
+    let errors = planned.err().unwrap_or_default();
     let (unserved, wrong): (Vec<_>, Vec<_>) =
         errors.into_iter().partition(|error| matches!(error, PlanError::Unserved(_)));
     if !wrong.is_empty() {
@@ -37,7 +51,40 @@ pub(super) fn main(args: &CheckArgs) -> ExitCode {
     if !unserved.is_empty() {
         return print("The configuration is good, but this version cannot run it: see the warnings.\n");
     }
-    print(&format!("The configuration is good. Audits to run: {}\n", audits.join(", ")))
+    let printed = print(&format!("The configuration is good. Audits to run: {}\n", audits.join(", ")));
+    if connected { printed } else { ExitCode::from(INCOMPLETE) }
+}
+
+/// Connects to all shared stores, and says of each whether it can be used. False when one that is needed cannot.
+fn connect(planner: &Planner, environment: &Environment) -> bool {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start: {error}");
+            return false;
+        }
+    };
+    let expander = Expander::of_everything(environment.clone());
+    let version = Version::at(jiff::Timestamp::now());
+    let mut all_good = true;
+    for audit in planner.audits() {
+        let plan = planner.plan(audit, &version);
+        for spec in plan.plugins.iter().filter(|spec| spec.stage == Stage::Sink && !spec.exclusive) {
+            let name = format!("audits.{audit}.{}s: {}", spec.role, spec.key);
+            match runtime.block_on(try_connect(&expander, &plan, spec)) {
+                Ok(place) => eprintln!("{name}: can be used: {place}"),
+                Err(reason) if Settings::read(&spec.params).is_ok_and(|settings| settings.optional) => {
+                    eprintln!("warning: {name}: cannot be used: {reason}; a run goes on without it, as it is optional");
+                }
+                Err(reason) => {
+                    eprintln!("error: {name}: cannot be used: {reason}");
+                    all_good = false;
+                }
+            }
+        }
+    }
+    runtime.shutdown_background();
+    all_good
 }
 
 /// Reads and validates a configuration and the rules that it names; tells what is wrong with them, and gives them when

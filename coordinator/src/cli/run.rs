@@ -17,6 +17,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::{INCOMPLETE, USAGE, check, print};
 use crate::embedded::Embedded;
+use crate::history::History;
 use crate::planner::Planner;
 use crate::progress::Progress;
 use crate::run::{Leader, Options, RunError};
@@ -139,6 +140,8 @@ async fn in_this_process(args: &RunArgs, planner: &Planner) -> ExitCode {
     let plans: Vec<_> =
         planner.audits().iter().map(|audit| planner.plan(audit, &Version::at(jiff::Timestamp::now()))).collect();
     let embedded = Embedded::start(&plans, args.concurrency);
+    let mut history = History::of_host(&Environment::of_process());
+    history.tell(&embedded.bus).await;
     let options = Options {
         wait_workers: args.wait_workers,
         ack_wait: Duration::from_secs(60),
@@ -146,6 +149,7 @@ async fn in_this_process(args: &RunArgs, planner: &Planner) -> ExitCode {
         embedded: true,
     };
     let ended = begin(Arc::clone(&embedded.bus), options, planner, stop, args).await;
+    history.write(&embedded.bus).await;
     embedded.stop().await;
     ended
 }

@@ -184,6 +184,12 @@ impl ConsumerId {
         Self { stream: Stream::Records, name: format!("{version}-evaluator-{}", audit.token()) }
     }
 
+    /// The consumer of the dead letters that were sent back to the shared stores of a role. It outlives runs.
+    #[must_use]
+    pub fn retries(role: Role) -> Self {
+        Self { stream: Stream::Dead, name: format!("retry-{role}") }
+    }
+
     /// The consumer of a shared store (of records) or alert (of events) of an audit's version.
     #[must_use]
     pub fn plugin(audit: &Key, version: &Version, role: Role, plugin: &Key) -> Self {
@@ -653,6 +659,15 @@ pub trait Bus: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// When the broker cannot be asked.
     async fn purge(&self, stream: Stream, filter: &str, through: Option<u64>) -> Result<(), BusError>;
+
+    /// Removes one message; there may be none of this sequence.
+    ///
+    /// # Errors
+    /// [`BusErrorKind::Unsupported`] on a bus that keeps nothing, and when the broker cannot be asked.
+    async fn delete_message(&self, stream: Stream, seq: u64) -> Result<(), BusError> {
+        let text = format!("this bus removes no single messages: {seq} of {}", stream.name());
+        Err(BusError::new(BusErrorKind::Unsupported, text))
+    }
 
     /// How full a stream is.
     ///

@@ -8,6 +8,7 @@ mod documents;
 mod health;
 mod lane;
 mod prune;
+mod retry;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -36,6 +37,8 @@ use lane::Lane;
 
 /// How long a stopping worker lets batches finish.
 const DRAIN: Duration = Duration::from_secs(20);
+/// The same where old versions are being removed.
+const DRAIN_AFTER_PRUNING: Duration = Duration::from_secs(55);
 /// How long a try to connect may take.
 const CONNECTING: Duration = Duration::from_secs(60);
 /// How long a store may be unreachable at first before that is said: it may be restarting.
@@ -48,10 +51,16 @@ const MISSING_PATIENCE: Duration = Duration::from_secs(5);
 /// How often a store's own code may panic.
 const MAX_PANICS: u32 = 3;
 
-/// Serves the shared stores of all open versions until the worker is to stop.
+/// Serves the shared stores of all open versions, and takes dead letters that were sent back to any, until the worker
+/// is to stop.
 pub async fn run(worker: Worker) {
+    tokio::join!(serve_versions(worker.clone()), retry::run(worker));
+}
+
+async fn serve_versions(worker: Worker) {
     let (_versions, mut opened) = Versions::follow(Arc::clone(&worker.bus), worker.stage, worker.shutdown.clone());
     let mut serving = JoinSet::new();
+    let mut prunes = false;
     loop {
         let open = tokio::select! {
             () = worker.shutdown.cancelled() => break,
@@ -60,12 +69,14 @@ pub async fn run(worker: Worker) {
         let Some(open) = open else { break };
         while serving.try_join_next().is_some() {}
         for spec in open.plan.plugins.iter().filter(|spec| !spec.exclusive) {
+            prunes |= Settings::read(&spec.params).is_ok_and(|settings| settings.prunes());
             let job = Job { worker: worker.clone(), open: open.clone(), spec: spec.clone(), has_connected: false };
             serving.spawn(serve(job));
         }
     }
     let drained = async { while serving.join_next().await.is_some() {} };
-    if tokio::time::timeout(DRAIN, drained).await.is_err() {
+    let patience = if prunes { DRAIN_AFTER_PRUNING } else { DRAIN };
+    if tokio::time::timeout(patience, drained).await.is_err() {
         tracing::warn!("batches that are not stored are given back");
     }
 }

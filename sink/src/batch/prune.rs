@@ -7,8 +7,9 @@ use std::panic::AssertUnwindSafe;
 
 use futures::FutureExt;
 use jiff::{SignedDuration, Timestamp};
+use proto::bus::Bucket;
 use proto::bus::lease::Lease;
-use proto::run::AuditState;
+use proto::run::{AuditState, Phase, RunState};
 use proto::subject::{Key, Version};
 
 use super::Job;
@@ -18,9 +19,12 @@ use crate::store::{Pruning, Store};
 impl Job {
     /// Prunes, if the version ended complete and something is to go. One worker does it.
     pub(super) async fn prune(&self, store: &dyn Store, settings: &Settings) {
+        if !settings.prunes() {
+            return;
+        }
         let plan = &self.open.plan;
-        let pruning = pruning(&plan.audit, &self.open.view.borrow().state, settings, Timestamp::now());
-        let Some(pruning) = pruning else { return };
+        let Some(state) = self.last_state().await else { return };
+        let Some(pruning) = pruning(&plan.audit, &state, settings, Timestamp::now()) else { return };
         let key = format!("prune.{}.{}.{}", plan.audit.token(), self.spec.role, self.spec.key.token());
         let lease = match Lease::try_acquire(&self.worker.bus, &key, &self.worker.name).await {
             Ok(Some(lease)) => lease,
@@ -41,6 +45,20 @@ impl Job {
             Err(_) => tracing::error!(plugin = %self.spec.key, "the store's code panicked while old versions went"),
         }
         lease.release().await;
+    }
+}
+
+impl Job {
+    /// The state of the version when it had ended; a worker that stops may not have heard of it.
+    async fn last_state(&self) -> Option<AuditState> {
+        let seen = self.open.view.borrow().state.clone();
+        if seen.phase == Phase::Ended {
+            return Some(seen);
+        }
+        let plan = &self.open.plan;
+        let entry = self.worker.bus.kv_get(Bucket::Runs, plan.version.as_str()).await.ok()??;
+        let mut run: RunState = serde_json::from_slice(&entry.value).ok()?;
+        run.audits.remove(&plan.audit).filter(|state| state.phase == Phase::Ended)
     }
 }
 

@@ -208,6 +208,19 @@ impl Bus for NatsBus {
         }
     }
 
+    async fn delete_message(&self, stream: Stream, seq: u64) -> Result<(), BusError> {
+        let operation = format!("STREAM.MSG.DELETE.{}", stream.name());
+        let body = json!({ "seq": seq, "no_erase": true });
+        match self.api.api::<serde_json::Value>(&operation, &body, CHANGE).await {
+            Ok(_) => Ok(()),
+            Err(failure) => {
+                // It is not there, or was removed before its answer came.
+                let is_gone = self.count(stream, ">").await.is_ok() && failure.kind() == BusErrorKind::NotFound;
+                if is_gone { Ok(()) } else { Err(failure.into_error(format_args!("cannot remove the message {seq}"))) }
+            }
+        }
+    }
+
     async fn usage(&self, stream: Stream) -> Result<StreamUsage, BusError> {
         self.api.usage(stream).await
     }
