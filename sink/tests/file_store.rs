@@ -84,7 +84,10 @@ impl Audit {
     }
 
     fn build_class(&self, class: &str, role: Role, at: &str, folder: &Path) -> Result<Box<dyn Exclusive>, String> {
-        let params = json!({"path": folder});
+        self.build_with(class, role, at, &json!({"path": folder}))
+    }
+
+    fn build_with(&self, class: &str, role: Role, at: &str, params: &Value) -> Result<Box<dyn Exclusive>, String> {
         let spec = PluginSpec {
             key: Key::new("filestore").unwrap(),
             class: class.to_owned(),
@@ -102,7 +105,7 @@ impl Audit {
             events: vec![self.event.clone()],
             rules: Vec::new(),
         };
-        build(Context { bus: &self.bus, plan: &plan, spec: &spec, params: &params })
+        build(Context { bus: &self.bus, plan: &plan, spec: &spec, params })
     }
 
     fn store(&self, version: &str, folder: &Path) -> Box<dyn Exclusive> {
@@ -485,4 +488,47 @@ fn a_class_that_is_not_served_is_named() {
     let class = "cloudmarker.stores.esstore.EsStore";
     let Err(reason) = audit.build_class(class, Role::Store, V1, &folder.0) else { panic!("it was built") };
     assert_eq!(reason, format!("this sink does not serve the class {class}"));
+}
+
+/// The text of a file that may be compressed.
+fn opened(path: &Path) -> String {
+    let bytes = std::fs::read(path).unwrap();
+    let bytes = if path.extension().unwrap() == "zst" { zstd::decode_all(&bytes[..]).unwrap() } else { bytes };
+    String::from_utf8(bytes).unwrap()
+}
+
+#[tokio::test]
+async fn every_form_has_the_same_documents() {
+    let audit = Audit::new();
+    let lines: Vec<String> = (0..5_000).map(|number| audit.record(V2, number)).collect();
+    for count in [0, 1, lines.len()] {
+        let folder = tempfile::tempdir().unwrap();
+        for (format, compress, ending) in [
+            ("json", "none", "json"),
+            ("json", "zstd", "json.zst"),
+            ("jsonl", "none", "jsonl"),
+            ("jsonl", "zstd", "jsonl.zst"),
+        ] {
+            let params = json!({"path": folder.path(), "format": format, "compress": compress});
+            let mut store = audit.build_with("FileStore", Role::Store, V2, &params).unwrap();
+            for chunk in lines[..count].chunks(100) {
+                store.accept(&audit.frame(V2, chunk)).await.unwrap();
+            }
+            assert_eq!(store.finish(1).await.unwrap().documents, count as u64);
+            let text = opened(&folder.path().join(format!("audit_cloud.{ending}")));
+            let documents: Vec<Value> = match format {
+                "json" => serde_json::from_str(&text).unwrap(),
+                _ => text.lines().map(|line| serde_json::from_str(line).unwrap()).collect(),
+            };
+            let numbers: Vec<u64> =
+                documents.iter().map(|document| document["raw"]["data"].as_u64().unwrap()).collect();
+            assert!(numbers.into_iter().eq(0..count as u64), "{ending}");
+        }
+        // None hides another, and each knows its version.
+        let mut old =
+            audit.build_with("FileStore", Role::Store, V1, &json!({"path": folder.path(), "format": "jsonl"})).unwrap();
+        old.finish(1).await.unwrap();
+        assert_eq!(opened(&folder.path().join("audit_cloud.jsonl")).lines().count(), count);
+        assert!(folder.path().join(format!("audit_cloud.{V1}.jsonl")).exists());
+    }
 }

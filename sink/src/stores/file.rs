@@ -1,4 +1,5 @@
-//! `FileStore`: one file for each cloud or event plugin of the audit, a JSON array with one document a line.
+//! `FileStore`: one file for each cloud or event plugin of the audit, with one document a line: a JSON array, or without
+//! the array's brackets and commas (`format: jsonl`); as it is, or compressed (`compress: zstd`).
 //!
 //! A file is valid under its name at every moment: the new one is written beside it, synced, and renamed when the
 //! version ends. It is never replaced by an older version's: a worker that slept and woke leaves its own beside it.
@@ -25,7 +26,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::registry::Context;
-use folder::Folder;
+use folder::{Folder, Name};
 
 /// The class.
 pub const CLASS: PluginClass = PluginClass {
@@ -45,11 +46,45 @@ const DEFAULT_PATH: &str = "/tmp/cloudmarker";
 struct Params {
     /// The folder.
     path: String,
+    /// How the documents stand in a file.
+    format: Format,
+    /// How a file is compressed.
+    compress: Compress,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Format {
+    /// A JSON array with one document a line.
+    #[default]
+    Json,
+    /// One document a line.
+    Jsonl,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Compress {
+    #[default]
+    None,
+    Zstd,
+}
+
+impl Params {
+    /// The ending of the files' names.
+    fn ending(&self) -> &'static str {
+        match (self.format, self.compress) {
+            (Format::Json, Compress::None) => "json",
+            (Format::Json, Compress::Zstd) => "json.zst",
+            (Format::Jsonl, Compress::None) => "jsonl",
+            (Format::Jsonl, Compress::Zstd) => "jsonl.zst",
+        }
+    }
 }
 
 impl Default for Params {
     fn default() -> Self {
-        Self { path: DEFAULT_PATH.to_owned() }
+        Self { path: DEFAULT_PATH.to_owned(), format: Format::Json, compress: Compress::None }
     }
 }
 
@@ -70,12 +105,12 @@ fn check(value: &Value) -> Result<(), Vec<ParamError>> {
 pub fn files(audit: &Key, origins: &[Key], value: &Value) -> Result<Vec<PathBuf>, Vec<ParamError>> {
     let read: Params = params::read(value)?;
     let folder = Environment::of_process().path(&read.path);
-    Ok(origins.iter().map(|origin| folder.join(format!("{}.json", stem(audit, origin)))).collect())
+    Ok(origins.iter().map(|origin| folder.join(name(audit, origin, &read).to_string())).collect())
 }
 
-/// The name of a file without its ending. Tokens have no `/` and no `.`.
-fn stem(audit: &Key, origin: &Key) -> String {
-    format!("{}_{}", audit.token(), origin.token())
+/// The name of a file. Tokens have no `/` and no `.`.
+fn name(audit: &Key, origin: &Key, params: &Params) -> Name {
+    Name { stem: format!("{}_{}", audit.token(), origin.token()), ending: params.ending() }
 }
 
 /// Builds the store of its parameters, and opens its folder.
@@ -88,7 +123,7 @@ pub fn build(context: Context<'_>) -> Result<Box<dyn Exclusive>, String> {
     let folder = Folder::open(Environment::of_process().path(&read.path))?;
     let mut outputs = BTreeMap::new();
     for origin in plan.origins(spec.role) {
-        let output = Output::create(&folder, &stem(&plan.audit, origin), &plan.version)?;
+        let output = Output::create(&folder, name(&plan.audit, origin, &read), &read, &plan.version)?;
         outputs.insert(origin.clone(), output);
     }
     Ok(Box::new(FileStore {
@@ -116,9 +151,10 @@ struct FileStore {
 
 /// A file that is being written, under its temporary name.
 struct Output {
-    stem: String,
+    name: Name,
     temporary: PathBuf,
-    file: File,
+    file: Writer,
+    format: Format,
     /// What is not yet written.
     buffer: Vec<u8>,
     documents: u64,
@@ -127,18 +163,67 @@ struct Output {
 /// How much is written at once, in bytes.
 const WRITE_BYTES: usize = 256 * 1024;
 
+/// How hard is compressed: much faster than documents come, and not much larger than with the next levels.
+const ZSTD_LEVEL: i32 = 3;
+
+/// A file, compressed or not.
+enum Writer {
+    Plain(File),
+    Zstd(Box<zstd::Encoder<'static, File>>),
+}
+
+impl Writer {
+    fn new(file: File, compress: Compress) -> std::io::Result<Self> {
+        Ok(match compress {
+            Compress::None => Self::Plain(file),
+            Compress::Zstd => {
+                let mut encoder = zstd::Encoder::new(file, ZSTD_LEVEL)?;
+                encoder.include_checksum(true)?;
+                Self::Zstd(Box::new(encoder))
+            }
+        })
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        match self {
+            Self::Plain(file) => file.write_all(bytes),
+            Self::Zstd(encoder) => encoder.write_all(bytes),
+        }
+    }
+
+    /// Ends the file and has it on the disk.
+    fn end(&mut self) -> std::io::Result<()> {
+        match self {
+            Self::Plain(file) => file.sync_all(),
+            Self::Zstd(encoder) => {
+                encoder.do_finish()?;
+                encoder.get_ref().sync_all()
+            }
+        }
+    }
+}
+
 impl Output {
-    fn create(folder: &Folder, stem: &str, version: &Version) -> Result<Self, String> {
-        let (temporary, file) = folder.create_temporary(stem, version)?;
-        Ok(Self { stem: stem.to_owned(), temporary, file, buffer: Vec::new(), documents: 0 })
+    fn create(folder: &Folder, name: Name, params: &Params, version: &Version) -> Result<Self, String> {
+        let (temporary, file) = folder.create_temporary(&name, version)?;
+        let file = Writer::new(file, params.compress)
+            .map_err(|error| format!("cannot compress {}: {error}", temporary.display()))?;
+        Ok(Self { name, temporary, file, format: params.format, buffer: Vec::new(), documents: 0 })
     }
 
     fn write(&mut self, record: &RecordView<'_>, target: &Target) -> Result<(), WriteError> {
         let start = self.buffer.len();
-        self.buffer.extend_from_slice(if self.documents == 0 { b"[\n" } else { b",\n" });
+        self.buffer.extend_from_slice(match (self.format, self.documents) {
+            (Format::Json, 0) => b"[\n",
+            (Format::Json, _) => b",\n",
+            (Format::Jsonl, _) => b"",
+        });
         if let Err(error) = record::write_document(&mut self.buffer, record, target) {
             self.buffer.truncate(start);
             return Err(WriteError::Record(error));
+        }
+        if self.format == Format::Jsonl {
+            self.buffer.push(b'\n');
         }
         self.documents += 1;
         if self.buffer.len() >= WRITE_BYTES { self.flush().map_err(WriteError::File) } else { Ok(()) }
@@ -151,9 +236,13 @@ impl Output {
     }
 
     fn end(&mut self) -> std::io::Result<()> {
-        self.buffer.extend_from_slice(if self.documents == 0 { b"[]\n" } else { b"\n]\n" });
+        self.buffer.extend_from_slice(match (self.format, self.documents) {
+            (Format::Json, 0) => b"[]\n",
+            (Format::Json, _) => b"\n]\n",
+            (Format::Jsonl, _) => b"",
+        });
         self.flush()?;
-        self.file.sync_all()
+        self.file.end()
     }
 }
 
@@ -236,7 +325,7 @@ fn end_all(folder: &Folder, version: &Version, mut outputs: BTreeMap<Key, Output
     }
     let _lock = folder.lock().map_err(ExclusiveError::Transient)?;
     for output in outputs.values() {
-        folder.publish(&output.temporary, &output.stem, version).map_err(ExclusiveError::Transient)?;
+        folder.publish(&output.temporary, &output.name, version).map_err(ExclusiveError::Transient)?;
     }
     folder.sync().map_err(ExclusiveError::Transient)?;
     Ok(outputs.values().map(|output| output.documents).sum())

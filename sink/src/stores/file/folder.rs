@@ -1,5 +1,6 @@
 //! The folder of a FileStore: whose it is, and how a file gets its name.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{ErrorKind, Write};
@@ -12,6 +13,21 @@ use proto::subject::Version;
 
 /// How long another worker may hold the folder's lock.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The name of a file in the folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name {
+    /// What it is of.
+    pub stem: String,
+    /// What tells its form: `json`.
+    pub ending: &'static str,
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.stem, self.ending)
+    }
+}
 
 /// A folder that is ours.
 #[derive(Debug, Clone)]
@@ -52,9 +68,10 @@ impl Folder {
     ///
     /// # Errors
     /// When it cannot be created, or when the file that it is to become is not ours; for people.
-    pub fn create_temporary(&self, stem: &str, version: &Version) -> Result<(PathBuf, File), String> {
+    pub fn create_temporary(&self, name: &Name, version: &Version) -> Result<(PathBuf, File), String> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        self.must_be_ours(&self.named(stem), "file")?;
+        let stem = name.stem.as_str();
+        self.must_be_ours(&self.named(name), "file")?;
         self.remove_abandoned(stem);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         // In containers, processes of different workers often have one number.
@@ -95,20 +112,24 @@ impl Folder {
     ///
     /// # Errors
     /// When it cannot be renamed; for people.
-    pub fn publish(&self, temporary: &Path, stem: &str, version: &Version) -> Result<(), String> {
-        let marker = self.path.join(format!(".{stem}.version"));
+    pub fn publish(&self, temporary: &Path, name: &Name, version: &Version) -> Result<(), String> {
+        let Name { stem, ending } = name;
+        let marker = self.path.join(match *ending {
+            "json" => format!(".{stem}.version"),
+            ending => format!(".{stem}.{ending}.version"),
+        });
         self.must_be_ours(&marker, "file")?;
         let there = match std::fs::read_to_string(&marker) {
             Ok(text) => Version::new(text.trim()).ok(),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(self.cannot("read", &marker, &error)),
         };
-        if there.as_ref().is_some_and(|there| there > version) && self.named(stem).exists() {
-            let beside = self.path.join(format!("{stem}.{version}.json"));
+        if there.as_ref().is_some_and(|there| there > version) && self.named(name).exists() {
+            let beside = self.path.join(format!("{stem}.{version}.{ending}"));
             tracing::warn!(file = %beside.display(), "a newer version has the name: this one stands beside it");
             return self.rename(temporary, &beside);
         }
-        let named = self.named(stem);
+        let named = self.named(name);
         self.must_be_ours(&named, "file")?;
         // The marker first: whoever comes between the two sees a file that is no newer than it says.
         let marker_temporary = temporary.with_extension("version");
@@ -157,8 +178,8 @@ impl Folder {
         }
     }
 
-    fn named(&self, stem: &str) -> PathBuf {
-        self.path.join(format!("{stem}.json"))
+    fn named(&self, name: &Name) -> PathBuf {
+        self.path.join(name.to_string())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<(), String> {
