@@ -21,6 +21,12 @@ pub trait Cloud: Send + Sync {
     /// [`WorkError`] says what is to become of the unit.
     async fn work(&self, unit: &Unit, out: &mut Emitter) -> Result<Done, WorkError>;
 
+    /// What it means that a unit is not read: its own coverage, as the worker has it, and that of all that would have
+    /// followed from it.
+    fn unread(&self, _unit: &Unit, own: Coverage) -> Vec<Coverage> {
+        vec![own]
+    }
+
     /// How long a unit may wait in all, because the cloud throttles or because something fails in passing.
     fn patience(&self) -> Duration {
         PATIENCE

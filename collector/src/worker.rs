@@ -205,8 +205,10 @@ impl Collector {
                 self.end(delivery, unit, &emitted, done).await
             }
             Err(error) => {
-                let fate = self.fate(unit, error, patience).await;
-                self.settle(delivery, unit, fate).await
+                match self.fate(unit, error, patience).await {
+                    Fate::End(coverage) => self.end_unread(delivery, unit, cloud.unread(unit, coverage)).await,
+                    fate => self.settle(delivery, unit, fate).await,
+                }
             }
         }
     }
@@ -293,12 +295,16 @@ impl Collector {
                 let done = Done { children: vec![*first], ..Done::default() };
                 self.end(delivery, unit, &Emitted::default(), done).await
             }
-            Fate::End(coverage) => {
-                tracing::warn!(state = coverage.state.as_str(), reason = coverage.reason, "not read");
-                let done = Done { coverage: vec![coverage], ..Done::default() };
-                self.end(delivery, unit, &Emitted::default(), done).await
-            }
+            Fate::End(coverage) => self.end_unread(delivery, unit, vec![coverage]).await,
         }
+    }
+
+    /// Ends a unit that is not read.
+    async fn end_unread(&self, delivery: Delivery, unit: &Unit, coverage: Vec<Coverage>) -> Result<(), BusError> {
+        if let Some(first) = coverage.first() {
+            tracing::warn!(state = first.state.as_str(), reason = first.reason, "not read");
+        }
+        self.end(delivery, unit, &Emitted::default(), Done { coverage, ..Done::default() }).await
     }
 
     /// Publishes the units that follow, then the unit's end, then acknowledges.

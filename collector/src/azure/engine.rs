@@ -755,12 +755,22 @@ impl Cloud for Engine {
         match &list.items {
             Items::Details(detail) if !task.items.is_empty() => self.details(unit, &task, &place, detail, out).await,
             Items::LogProfiles => self.log_profiles(unit, &place, out).await,
-            Items::Lists(_, below) => match self.page(unit, &task, &place, out).await {
-                Err(WorkError::NotRead { state, reason }) => Ok(not_read_with_below(unit, below, state, &reason)),
-                done => done,
-            },
             _ => self.page(unit, &task, &place, out).await,
         }
+    }
+
+    /// Of details, it is known how many are missing; of a list whose items have lists, these are not read either.
+    fn unread(&self, unit: &Unit, own: Coverage) -> Vec<Coverage> {
+        let items = serde_json::from_str::<Task>(unit.task.get()).map_or(0, |task| task.items.len() as u64);
+        if items > 0 {
+            return vec![Coverage { missing: Some(items), ..own }];
+        }
+        let below = match self.plugin.find(&unit.resource_type).map(|list| &list.items) {
+            Some(Items::Lists(_, below)) => *below,
+            _ => &[],
+        };
+        let below = below.iter().map(|list| Coverage { resource_type: list.name.to_owned(), ..own.clone() });
+        below.chain([own.clone()]).collect()
     }
 
     fn patience(&self) -> Duration {
@@ -851,14 +861,6 @@ fn unreadable(url: &Url, error: &serde_json::Error) -> Detailed {
 fn retired(unit: &Unit, reason: &str) -> Done {
     let reason = format!("Azure has retired the service: {reason}");
     let coverage = vec![Coverage::not_read(&unit.scope, &unit.resource_type, State::NotEnabled, reason)];
-    Done { coverage, ..Done::default() }
-}
-
-/// A list that cannot be read, and so none of the lists of its items.
-fn not_read_with_below(unit: &Unit, below: &[List], state: State, reason: &str) -> Done {
-    tracing::warn!(state = state.as_str(), reason, "not read");
-    let names = std::iter::once(unit.resource_type.as_str()).chain(below.iter().map(|list| list.name));
-    let coverage = names.map(|name| Coverage::not_read(&unit.scope, name, state, reason)).collect();
     Done { coverage, ..Done::default() }
 }
 

@@ -165,7 +165,8 @@ impl Reading {
                 return vec![first];
             }
             WorkError::NotRead { state, reason } => {
-                done.coverage.push(Coverage::not_read(&unit.scope, &unit.resource_type, *state, reason));
+                let own = Coverage::not_read(&unit.scope, &unit.resource_type, *state, reason);
+                done.coverage.extend(self.cloud.unread(unit, own));
             }
             WorkError::Bus(_) => {}
         }
