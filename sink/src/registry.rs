@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::settings;
 use crate::store::Store;
-use crate::stores::{file, mongodb, sqlite};
+use crate::stores::{file, mongodb, splunk, sqlite};
 
 /// What a store is made of.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +39,7 @@ enum Build {
 const SERVED: &[(PluginClass, Build)] = &[
     (file::CLASS, Build::Exclusive(file::build)),
     (mongodb::CLASS, Build::Shared(mongodb::build)),
+    (splunk::CLASS, Build::Shared(splunk::build)),
     (sqlite::CLASS, Build::Shared(sqlite::build)),
 ];
 
@@ -49,7 +50,6 @@ const fn planned(name: &'static str) -> PluginClass {
 /// The classes that are known by name only.
 const PLANNED: &[PluginClass] = &[
     planned("cloudmarker.stores.esstore.EsStore"),
-    planned("cloudmarker.stores.splunkhecstore.SplunkHECStore"),
 ];
 
 /// The served classes with the checks of what all shared stores have before their own.

@@ -1,5 +1,7 @@
 //! `MongoDBStore` against a real MongoDB server.
 
+#![allow(clippy::panic, clippy::unwrap_used, reason = "the whole file is tests; the lint knows test functions only")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;

@@ -2,4 +2,5 @@
 
 pub mod file;
 pub mod mongodb;
+pub mod splunk;
 pub mod sqlite;

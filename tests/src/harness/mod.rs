@@ -6,6 +6,8 @@
 //! the home folder of whoever runs the tests.
 
 mod capture;
+mod certificates;
+mod hec;
 mod mongod;
 mod nats;
 mod port;
@@ -13,6 +15,7 @@ mod process;
 mod services;
 mod workspace;
 
+pub use hec::{Collector, Event, Fault, Token};
 pub use mongod::MongoServer;
 pub use nats::NatsServer;
 pub use port::free_port;

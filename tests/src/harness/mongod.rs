@@ -1,14 +1,13 @@
 //! A MongoDB server of the test's own.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose, SanType};
 use tempfile::TempDir;
 
+use super::certificates::Certificates;
 use super::port::free_port;
 use super::process::Program;
 
@@ -44,7 +43,7 @@ impl MongoServer {
     /// As [`Self::start`].
     pub async fn start_secured() -> Result<Self> {
         let data = folder()?;
-        let certificates = certificates()?;
+        let certificates = Certificates::generate()?;
         let file = |name: &str, text: &str| -> Result<String> {
             let path = data.path().join(name);
             std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
@@ -144,32 +143,4 @@ async fn run(port: u16, data: &Path, arguments: &[String]) -> Result<Program> {
         .start()?;
     program.wait_for_line(READY_LINE, READY).await?;
     Ok(program)
-}
-
-struct Certificates {
-    authority: String,
-    /// The server's key and certificate.
-    server: String,
-    other: String,
-}
-
-fn certificates() -> Result<Certificates> {
-    let authority = || -> Result<CertifiedIssuer<'static, KeyPair>> {
-        let mut params = CertificateParams::new(Vec::new())?;
-        params.distinguished_name.push(DnType::CommonName, "Authority of a test");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        Ok(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?)
-    };
-    let (signing, other) = (authority()?, authority()?);
-    let mut server = CertificateParams::new(vec!["localhost".to_owned()])?;
-    server.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
-    server.distinguished_name.push(DnType::CommonName, "localhost");
-    let key = KeyPair::generate()?;
-    let certificate = server.signed_by(&key, &signing)?;
-    Ok(Certificates {
-        authority: signing.pem(),
-        server: format!("{}{}", key.serialize_pem(), certificate.pem()),
-        other: other.pem(),
-    })
 }
