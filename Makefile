@@ -24,5 +24,5 @@ lint: ## Check formatting and lints
 	cargo clippy --workspace --all-targets -- -D warnings
 
 bench: setup ## Measure throughput with release builds; pass options in ARGS='...'
-	cargo build --release --workspace --bins
+	cargo build --release --workspace --bins --example bench_rules
 	cargo run --release -p tests --bin bench -- $(ARGS)

@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout)] // its results
 
 mod clouds;
+mod rules;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -46,6 +47,7 @@ async fn main() -> Result<()> {
     if "embedded".contains(&cli.only) {
         embedded(&cli).await?;
     }
+    rules::measure(&cli).await?;
     for (n, target) in [(50, 100_000), (3, 40_000)] {
         for synced in [true, false] {
             if format!("nats n: {n}").contains(&cli.only) {
