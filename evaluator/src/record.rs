@@ -88,6 +88,20 @@ impl<'a> Record<'a> {
         self.com.json()?.get(field)
     }
 
+    /// The subscription, project or account that the resource belongs to.
+    #[must_use]
+    pub fn account(&self) -> Option<&str> {
+        const FIELDS: [&str; 3] = ["subscription_id", "project_id", "account_id"];
+        FIELDS.iter().find_map(|field| self.ext_text(field).filter(|text| !text.is_empty()))
+    }
+
+    /// What the record is called where a person reads it: the cloud's id, or else ours.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        const FIELDS: [&str; 3] = ["reference", "key", "id"];
+        FIELDS.iter().find_map(|field| self.com_text(field).filter(|text| !text.is_empty()))
+    }
+
     /// Why `ext` cannot be read, if it cannot.
     #[must_use]
     pub fn ext_trouble(&self) -> Option<&str> {

@@ -325,9 +325,7 @@ fn apply(rules: &Rules, line: &[u8], results: &mut [Results]) -> serde_json::Res
 /// What a record is called where a person reads it.
 fn name_of(record: &Record<'_>) -> String {
     const LONGEST: usize = 400;
-    let fields = ["reference", "key", "id"];
-    let name = fields.iter().find_map(|field| record.com_text(field).filter(|text| !text.is_empty()));
-    excerpt_of(name.unwrap_or("a record without an id"), LONGEST)
+    excerpt_of(record.name().unwrap_or("a record without an id"), LONGEST)
 }
 
 async fn bury(

@@ -38,6 +38,12 @@ impl Expression {
         compile::compile(source, names)
     }
 
+    /// Its source, on one line.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.node.text
+    }
+
     /// What the expression reads of the record.
     #[must_use]
     pub fn reads(&self) -> &Reads {

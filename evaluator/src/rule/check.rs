@@ -453,6 +453,36 @@ const OWN_FIELDS: [&str; 14] = [
 ];
 
 impl Rule {
+    /// What it asks of a record, for people: the key in the rule file and the expression, in the order of their use.
+    #[must_use]
+    pub fn conditions(&self) -> Vec<(String, String)> {
+        let mut all = Vec::new();
+        let mut add = |key: String, expression: &Expression| all.push((key, expression.text().to_owned()));
+        for (name, expression) in self.let_names.iter().zip(&self.lets) {
+            add(format!("let {name}"), expression);
+        }
+        if let Some(when) = &self.when {
+            add("when".to_owned(), when);
+        }
+        for finding in &self.findings {
+            let of = if self.findings.len() == 1 { String::new() } else { format!("{} ", finding.event_type) };
+            if let Some((item, list)) = &finding.for_each {
+                add(format!("{of}for_each {item}"), list);
+            }
+            if let Some((condition, _)) = &finding.unknown_if {
+                add(format!("{of}unknown_if"), condition);
+            }
+            add(format!("{of}fail_if"), &finding.fail_if);
+        }
+        all
+    }
+
+    /// How many tests its file has.
+    #[must_use]
+    pub fn test_count(&self) -> usize {
+        self.tests.len()
+    }
+
     /// All controls that it is about.
     #[must_use]
     pub fn all_controls(&self) -> Controls {

@@ -349,10 +349,9 @@ fn resource(record: &Record<'_>) -> Resource {
     let filled = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
     let last = |text: &str| text.trim_end_matches('/').rsplit('/').next().unwrap_or(text).to_owned();
     let id = filled(record.com_text("reference"));
-    let accounts = ["subscription_id", "project_id", "account_id"];
     Resource {
         cloud: filled(record.com_text("cloud_type")),
-        account: accounts.iter().find_map(|field| filled(record.ext_text(field))),
+        account: record.account().map(str::to_owned),
         kind: filled(record.ext_text("record_type").or(record.com_text("record_type"))),
         name: filled(raw_text("name")).map(|name| last(&name)).or_else(|| id.as_deref().map(last)),
         region: filled(raw_text("location"))

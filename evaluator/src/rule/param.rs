@@ -21,9 +21,12 @@ pub struct Param {
     pub default: Value,
     /// What it is for.
     pub about: String,
-    min: Option<f64>,
-    max: Option<f64>,
-    allowed: Option<Vec<String>>,
+    /// The least number.
+    pub min: Option<f64>,
+    /// The greatest number.
+    pub max: Option<f64>,
+    /// The only texts.
+    pub allowed: Option<Vec<String>>,
     nonzero: bool,
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use proto::subject::{Key, Version};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::check::Rule;
@@ -18,7 +19,7 @@ use crate::record::Record;
 const NOW: &str = "2026-01-01T00:00:00Z";
 
 /// A test that a rule does not pass.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TestFailure {
     /// The file.
     pub file: String,
