@@ -5,13 +5,12 @@ use std::sync::{Arc, LazyLock};
 use proto::bus::SharedBus;
 use proto::catalogue::PluginClass;
 use proto::exclusive::Exclusive;
-use proto::plan::{Plan, PluginSpec, Stage};
-use proto::subject::Role;
+use proto::plan::{Plan, PluginSpec};
 use serde_json::Value;
 
 use crate::settings;
 use crate::store::Store;
-use crate::stores::{file, mongodb, splunk, sqlite};
+use crate::stores::{elasticsearch, file, mongodb, splunk, sqlite};
 
 /// What a store is made of.
 #[derive(Debug, Clone, Copy)]
@@ -35,21 +34,13 @@ enum Build {
     Shared(fn(Context<'_>) -> Result<Arc<dyn Store>, String>),
 }
 
-/// The classes that are served: a line for each. One that is served must be no longer among the planned ones.
+/// The classes that are served: a line for each.
 const SERVED: &[(PluginClass, Build)] = &[
+    (elasticsearch::CLASS, Build::Shared(elasticsearch::build)),
     (file::CLASS, Build::Exclusive(file::build)),
     (mongodb::CLASS, Build::Shared(mongodb::build)),
     (splunk::CLASS, Build::Shared(splunk::build)),
     (sqlite::CLASS, Build::Shared(sqlite::build)),
-];
-
-const fn planned(name: &'static str) -> PluginClass {
-    PluginClass::planned(name, &[Role::Store, Role::Alert], Stage::Sink)
-}
-
-/// The classes that are known by name only.
-const PLANNED: &[PluginClass] = &[
-    planned("cloudmarker.stores.esstore.EsStore"),
 ];
 
 /// The served classes with the checks of what all shared stores have before their own.
@@ -66,7 +57,7 @@ fn complete((class, build): &(PluginClass, Build)) -> PluginClass {
 
 /// All classes.
 pub fn classes() -> impl Iterator<Item = &'static PluginClass> {
-    CLASSES.iter().chain(PLANNED)
+    CLASSES.iter()
 }
 
 /// The classes that this program serves.

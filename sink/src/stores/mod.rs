@@ -1,5 +1,6 @@
 //! The stores.
 
+pub mod elasticsearch;
 pub mod file;
 pub mod mongodb;
 pub mod splunk;
