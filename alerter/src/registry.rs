@@ -1,23 +1,62 @@
 //! The alerts that there are. A new one is a module and a line here.
 
-use proto::catalogue::PluginClass;
-use proto::plan::Stage;
-use proto::subject::Role;
+use std::sync::LazyLock;
 
-const fn planned(name: &'static str) -> PluginClass {
-    PluginClass::planned(name, &[Role::Alert], Stage::Alerter)
+use proto::bus::SharedBus;
+use proto::catalogue::{PluginClass, in_one_line};
+use proto::exclusive::Exclusive;
+use proto::plan::{Plan, PluginSpec};
+use serde_json::Value;
+
+use crate::alert::Alert;
+use crate::alerts::{email, slack, webhook};
+use crate::gather::Gather;
+use crate::settings::{self, Settings};
+
+/// Builds an alert of its own parameters, expanded. The error is for people.
+type Build = fn(&Value) -> Result<Box<dyn Alert>, String>;
+
+/// The classes: a line for each.
+const SERVED: &[(PluginClass, Build)] =
+    &[(email::CLASS, email::build), (slack::CLASS, slack::build), (webhook::CLASS, webhook::build)];
+
+/// The classes with the checks of what all alerts have before their own.
+static CLASSES: LazyLock<Vec<PluginClass>> = LazyLock::new(|| SERVED.iter().map(complete).collect());
+
+fn complete((class, _): &(PluginClass, Build)) -> PluginClass {
+    match class.check {
+        Some(check) => PluginClass { check: Some(Box::leak(Box::new(settings::check_with(check)))), ..*class },
+        None => *class,
+    }
 }
-
-/// The classes that are known by name only.
-const PLANNED: &[PluginClass] =
-    &[planned("cloudmarker.alerts.emailalert.EmailAlert"), planned("cloudmarker.alerts.slackalert.SlackAlert")];
 
 /// All classes.
 pub fn classes() -> impl Iterator<Item = &'static PluginClass> {
-    PLANNED.iter()
+    CLASSES.iter()
 }
 
 /// The classes that this program serves.
 pub fn served() -> impl Iterator<Item = &'static PluginClass> {
-    classes().filter(|class| class.check.is_some())
+    classes()
+}
+
+/// Builds an alert of its class and all its parameters, expanded.
+///
+/// # Errors
+/// Why it cannot be built, for people.
+pub fn build_alert(class: &str, params: &Value) -> Result<(Settings, Box<dyn Alert>), String> {
+    let short = class.rsplit('.').next().unwrap_or(class);
+    let found = SERVED.iter().find(|(known, _)| known.short_name() == short);
+    let (_, build) = found.ok_or_else(|| format!("this alerter does not serve the class {class}"))?;
+    let settings = Settings::read(params).map_err(|errors| in_one_line(&errors))?;
+    Ok((settings, build(&settings::split(params).1)?))
+}
+
+/// Builds what takes an audit's version and tells of it.
+///
+/// # Errors
+/// Why it cannot be built, for people.
+pub fn build(bus: &SharedBus, plan: &Plan, spec: &PluginSpec, params: &Value) -> Result<Box<dyn Exclusive>, String> {
+    let (settings, alert) = build_alert(&spec.class, params)?;
+    Ok(Box::new(Gather::new(bus, plan, spec, settings, alert)?))
 }

@@ -1,0 +1,5 @@
+//! The alerts.
+
+pub mod email;
+pub mod slack;
+pub mod webhook;
