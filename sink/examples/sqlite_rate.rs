@@ -27,7 +27,9 @@ const PLACEHOLDER: &str = "00000000000000000000000000000000";
 const KINDS: [&str; 5] = ["virtual_machine", "security_rule", "nsg", "disk", "nic"];
 
 fn body(number: usize) -> Value {
-    let subscription = format!("{:08x}-0000-0000-0000-00000000000{}", number % 97, number % 7);
+    // They come scope by scope.
+    let scope = number / 500;
+    let subscription = format!("{:08x}-0000-0000-0000-{scope:012x}", scope.wrapping_mul(2_654_435_761) % (1 << 32));
     let kind = KINDS[number % KINDS.len()];
     let reference = format!("/subscriptions/{subscription}/resourcegroups/rg-{}/{kind}/{number}", number % 41);
     let entries: Vec<Value> = (0..number % 12)

@@ -222,3 +222,162 @@ async fn no_sink_is_running() -> Result<()> {
     assert!(output.stdout.contains("store inventory: no sink is running"), "{output:?}");
     Ok(())
 }
+
+/// A small inventory that keeps two versions.
+const KEEPING: &str = "
+plugins:
+  inventory: {plugin: SqliteStore, params: {path: '{out}/inventory.db', keep_versions: 2}}
+audits:
+  audit: {clouds: [mockcloud], stores: [inventory], events: [mockevent], alerts: []}
+  other: {clouds: [mockcloud], stores: [inventory], events: [], alerts: []}
+run: [audit]
+";
+
+fn versions(workspace: &Workspace) -> Result<Vec<String>> {
+    let rows = rows(workspace, "SELECT DISTINCT version FROM documents WHERE audit = 'audit' ORDER BY version")?;
+    rows.into_iter()
+        .map(|row| if let [Cell::Text(version)] = &row[..] { Ok(version.clone()) } else { anyhow::bail!("{row:?}") })
+        .collect()
+}
+
+/// Waits until something is so.
+async fn until(mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+    let waiting = async {
+        while !is_so()? {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(PATIENCE, waiting).await?
+}
+
+#[tokio::test]
+async fn old_versions_go_and_the_last_complete_ones_stay() -> Result<()> {
+    let nats = NatsServer::start().await?;
+    let _services = Services::start(&nats, 2)?;
+    for nats in [None, Some(&nats)] {
+        let workspace = Workspace::new(KEEPING)?;
+        let state = workspace.path().join("state");
+        let mut seen = Vec::new();
+        let run = async |args: &[&str], code| {
+            let mut args = ["run", "--now"].into_iter().chain(args.iter().copied()).collect::<Vec<&str>>();
+            if let Some(nats) = nats {
+                args.extend(["--nats", nats.url()]);
+            }
+            let coordinator = workspace.coordinator(&args).env("CM_STATE_DIR", &state);
+            coordinator.start()?.wait(PATIENCE).await?.with_code(code)
+        };
+        run(&["--audit", "other"], 0).await?;
+        for n in 0..4 {
+            run(&[], 0).await?;
+            until(|| Ok(versions(&workspace)?.len() == (n + 1).min(2))).await?;
+            seen.push(versions(&workspace)?.pop().context("no version")?);
+        }
+        assert_eq!(versions(&workspace)?, seen[2..], "the two newest stay");
+        assert_eq!(count(&workspace, "audit = 'other'")?, 10, "another audit's stay");
+        // A run that is not complete pushes nothing out.
+        let incomplete = KEEPING
+            .replace("plugins:\n", "plugins:\n  nowhere: {plugin: FileStore, params: {path: /proc/nowhere}}\n")
+            .replace("stores: [inventory], events: [mockevent]", "stores: [inventory, nowhere], events: [mockevent]");
+        workspace.configure(&incomplete)?;
+        run(&["--wait-workers", "1"], 3).await?;
+        let there = versions(&workspace)?;
+        assert!(there.len() == 3 && there[..2] == seen[2..], "{there:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn stores_are_connected_to_in_a_check() -> Result<()> {
+    let workspace = workspace_with(&unusable(""))?;
+    let good = workspace.run(&["check"]).await?.with_code(0)?;
+    assert!(!good.stderr.contains("inventory"), "{good:?}");
+    let output = workspace.run(&["check", "--connect"]).await?.with_code(3)?;
+    assert!(output.stderr.contains("error: audits.audit.stores: inventory: cannot be used: "), "{output:?}");
+    workspace.configure(&unusable(", optional: true"))?;
+    let output = workspace.run(&["check", "--connect"]).await?.with_code(0)?;
+    assert!(output.stderr.contains("a run goes on without it"), "{output:?}");
+    workspace.configure(KEEPING)?;
+    let output = workspace.run(&["check", "--connect"]).await?.with_code(0)?;
+    assert!(output.stderr.contains("inventory: can be used: ") && inventory(&workspace).exists(), "{output:?}");
+    workspace.configure(&KEEPING.replace("keep_versions: 2", "keep_version: 2, patience: soon"))?;
+    let output = workspace.run(&["check"]).await?.with_code(2)?;
+    assert!(
+        output.stderr.contains("unknown parameter `keep_version`") && output.stderr.contains("patience"),
+        "{output:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_inventory_is_queried() -> Result<()> {
+    let workspace = Workspace::new(KEEPING)?;
+    let state = workspace.path().join("state");
+    let configuration = KEEPING.replace("path: '{out}/inventory.db', ", "");
+    workspace.configure(&configuration)?;
+    let run = async |args: &[&str], code| {
+        let coordinator = workspace.coordinator(args).env("CM_STATE_DIR", &state);
+        coordinator.start()?.wait(PATIENCE).await?.with_code(code)
+    };
+    let none = run(&["query", "SELECT 1"], 2).await?;
+    assert!(none.stderr.contains("there is no inventory at "), "{none:?}");
+    run(&["run", "--now"], 0).await?;
+    let sql = "SELECT json_extract(raw, '$.data') AS data, origin, reference FROM foo ORDER BY data LIMIT 2";
+    let table = run(&["query", sql], 0).await?;
+    assert!(table.stdout.contains("data") && table.stdout.contains("mockcloud"), "{table:?}");
+    let json = run(&["query", sql, "--format", "json"], 0).await?;
+    let rows: Value = serde_json::from_str(&json.stdout)?;
+    let row = |data: u64| serde_json::json!({"data": data, "origin": "mockcloud", "reference": null});
+    assert_eq!(rows, Value::Array(vec![row(0), row(2)]));
+    let csv = run(&["query", "SELECT 'a,\"b\"' AS x, NULL AS y, 1.5 AS z", "--format", "csv"], 0).await?;
+    assert_eq!(csv.stdout, "x,y,z\r\n\"a,\"\"b\"\"\",,1.5\r\n");
+    let refused = run(&["query", "DELETE FROM documents"], 2).await?;
+    assert!(refused.stderr.contains("readonly"), "{refused:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_document_that_is_refused_is_sent_back_later() -> Result<()> {
+    let nats = NatsServer::start().await?;
+    let _services = Services::start(&nats, 1)?;
+    let workspace = Workspace::new(KEEPING)?;
+    workspace.run(&["check", "--connect"]).await?.with_code(0)?;
+    let database = rusqlite::Connection::open(inventory(&workspace))?;
+    database.execute_batch(
+        "CREATE TRIGGER picky BEFORE INSERT ON documents WHEN json_extract(NEW.document, '$.raw.data') IN (3, 7)
+         BEGIN SELECT RAISE(ABORT, 'not this one'); END",
+    )?;
+    let output = runs_with(Some(&nats), &workspace, 3).await?;
+    assert!(output.stdout.contains("store inventory: 2 messages could not be processed"), "{output:?}");
+    assert_eq!(count(&workspace, "audit = 'audit'")?, 8, "the others are unharmed");
+    let letters = async |args: &[&str], code| {
+        let args: Vec<&str> =
+            ["dead-letters"].into_iter().chain(args.iter().copied()).chain(["--nats", nats.url()]).collect();
+        workspace.run(&args).await?.with_code(code)
+    };
+    let listed = letters(&["list"], 0).await?;
+    assert!(listed.stdout.matches("not this one").count() == 2, "{listed:?}");
+    let shown = letters(&["show", "--all"], 0).await?;
+    let letter: Value = serde_json::from_str(shown.stdout.lines().next().context("no letter")?)?;
+    let document: Value = serde_json::from_str(letter["message"].as_str().context("no message")?)?;
+    assert_eq!((&document["raw"]["data"], &document["com"]["target_key"]), (&3.into(), &"inventory".into()));
+    // While nothing has changed, they are refused again.
+    letters(&["retry", "--all"], 0).await?;
+    let again = async || anyhow::Ok(letters(&["list"], 0).await?.stdout.matches("not this one").count());
+    let refused_again = async {
+        while again().await? < 2 {}
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(PATIENCE, refused_again).await??;
+    database.execute_batch("DROP TRIGGER picky")?;
+    letters(&["retry", "--all", "--audit", "another"], 0).await?;
+    assert_eq!(again().await?, 2);
+    letters(&["retry", "--all", "--plugin", "inventory"], 0).await?;
+    until(|| Ok(count(&workspace, "audit = 'audit'")? == 10)).await?;
+    assert_eq!(again().await?, 0);
+    let stored =
+        rows(&workspace, "SELECT count(*) FROM documents WHERE json_extract(document, '$.raw.data') IN (3, 7)")?;
+    assert_eq!(stored, [[Cell::Integer(2)]]);
+    letters(&["drop", "999"], 3).await?;
+    Ok(())
+}

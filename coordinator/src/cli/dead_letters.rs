@@ -27,8 +27,6 @@ const LONGEST: usize = 120;
 pub(super) struct DeadLettersArgs {
     #[command(subcommand)]
     command: Command,
-    #[command(flatten)]
-    bus: BusArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -55,6 +53,18 @@ struct Which {
     /// Those of this plugin.
     #[arg(long, value_name = "KEY")]
     plugin: Option<String>,
+    #[command(flatten)]
+    bus: BusArgs,
+}
+
+impl Command {
+    fn which(&self) -> &Which {
+        let (Self::List(which)
+        | Self::Show(Chosen { which, .. })
+        | Self::Retry(Chosen { which, .. })
+        | Self::Drop(Chosen { which, .. })) = self;
+        which
+    }
 }
 
 /// Dead letters by number, or all of a kind.
@@ -82,7 +92,7 @@ struct Found {
 
 pub(super) fn main(args: &DeadLettersArgs) -> ExitCode {
     let environment = Environment::of_process();
-    let options = match connect::options(&args.bus, &environment) {
+    let options = match connect::options(&args.command.which().bus, &environment) {
         Ok(Some(options)) => options,
         Ok(None) => return usage(connect::NO_BROKER),
         Err(reason) => return usage(&reason),
@@ -117,11 +127,7 @@ async fn act(bus: &SharedBus, command: &Command) -> Result<ExitCode, BusError> {
     if !bus.is_ready().await? {
         return Ok(usage("there are no runs at this broker"));
     }
-    let (Command::List(which)
-    | Command::Show(Chosen { which, .. })
-    | Command::Retry(Chosen { which, .. })
-    | Command::Drop(Chosen { which, .. })) = command;
-    let mut found = read(bus, which).await?;
+    let mut found = read(bus, command.which()).await?;
     let missing = match command {
         Command::List(_) => return Ok(list(&found)),
         Command::Show(chosen) | Command::Retry(chosen) | Command::Drop(chosen) => choose(&mut found, chosen),

@@ -14,6 +14,8 @@ struct State {
     failing: Option<Instant>,
     /// Why, in the store's last words.
     reason: String,
+    /// How often the store has taken something.
+    taken: u64,
     /// The consumer's floor when it was last looked at.
     floor: Option<u64>,
 }
@@ -25,7 +27,13 @@ impl Health {
 
     /// The store has taken something.
     pub(super) fn good(&self) {
-        *self.state() = State::default();
+        let mut state = self.state();
+        *state = State { taken: state.taken + 1, ..State::default() };
+    }
+
+    /// How often the store has taken something.
+    pub(super) fn taken(&self) -> u64 {
+        self.state().taken
     }
 
     /// The store has taken nothing, and says why; for how long it has not.

@@ -423,3 +423,15 @@ async fn a_stopping_worker_finishes_what_it_holds() {
     assert_eq!(state.ack_pending, 0);
     assert!(state.ack_floor * 20 <= filling.store.stored() as u64 && filling.store.stored() < 2_000, "{state:?}");
 }
+
+#[tokio::test]
+async fn a_document_that_the_server_chokes_on_is_found_and_set_aside() {
+    // The server fails as a whole on one document, and does not say of which.
+    let store = Told::new(|_, documents| documents.iter().any(numbered(30)).then(|| Err(transient())));
+    let mut filling = Filling::begin(store, json!({"patience": "3s"})).await;
+    filling.publish(0..40, 40, "first").await;
+    let letter = filling.letter().await;
+    assert!(letter.reason.ends_with("it restarts") && letter.message.contains("\"data\":30,"), "{letter:?}");
+    filling.until_stored(39).await;
+    assert_eq!(filling.end().await.stored(), 39);
+}
