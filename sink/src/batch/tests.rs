@@ -1,5 +1,12 @@
 //! The layer with a store that does what a test says.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the whole file is tests; the lint knows test functions only"
+)]
+
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,10 +33,12 @@ use super::*;
 use crate::store::{BatchLimits, Document, Pruning, Written};
 
 type Answer = Option<Result<Written, StoreError>>;
+/// What a store says to a try (by its number) at these documents.
+type Tell = Box<dyn Fn(usize, &[Document]) -> Answer + Send + Sync>;
 
 /// A store that answers as it is told, and otherwise takes what comes.
 struct Told {
-    answer: Box<dyn Fn(usize, &[Document]) -> Answer + Send + Sync>,
+    answer: Tell,
     limits: BatchLimits,
     taking: Duration,
     tries: AtomicUsize,

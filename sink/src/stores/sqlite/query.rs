@@ -51,7 +51,7 @@ pub fn query(
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     connection.busy_timeout(Duration::from_secs(10))?;
     let mut statement = connection.prepare(sql)?;
-    let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
     each(&columns, None)?;
     let mut rows = statement.query([])?;
     let mut cells = Vec::with_capacity(columns.len());
