@@ -5,6 +5,7 @@
 mod check;
 mod dead_letters;
 mod query;
+mod rules;
 mod run;
 
 use std::process::ExitCode;
@@ -44,6 +45,8 @@ enum Command {
     DeadLetters(dead_letters::DeadLettersArgs),
     /// Read the inventory that a SqliteStore keeps.
     Query(query::QueryArgs),
+    /// List rules, show them, test them, try them on records, and begin new ones.
+    Rules(rules::RulesArgs),
     /// Print the built-in base configuration.
     PrintBaseConfig,
 }
@@ -59,6 +62,7 @@ pub fn main() -> ExitCode {
         Some(Command::Check(args)) => check::main(&args),
         Some(Command::DeadLetters(args)) => dead_letters::main(&args),
         Some(Command::Query(args)) => query::main(&args),
+        Some(Command::Rules(args)) => rules::main(&args),
         Some(Command::PrintBaseConfig) => print_base_config(),
     }
 }
