@@ -213,9 +213,7 @@ impl Answer {
         }
         let said = match serde_json::from_slice::<Failed>(&self.body) {
             Ok(Failed { error }) => error.words(),
-            Err(_) => {
-                String::from_utf8_lossy(self.body.get(..2 * LONGEST_WORDS).unwrap_or(&self.body)).trim().to_owned()
-            }
+            Err(_) => page_title(&String::from_utf8_lossy(self.body.get(..2 * LONGEST_WORDS).unwrap_or(&self.body))),
         };
         let status = self.status;
         if said.is_empty() { status.to_string() } else { shortened(&format!("{status}: {said}")) }
@@ -281,6 +279,12 @@ impl Reason {
         }
         shortened(&words)
     }
+}
+
+/// What a page for people says, as a proxy sends them; or the text, when it is none.
+fn page_title(text: &str) -> String {
+    let title = text.split_once("<title>").and_then(|(_, rest)| rest.split_once("</title>"));
+    title.map_or(text, |(title, _)| title).trim().to_owned()
 }
 
 fn shortened(words: &str) -> String {
@@ -388,6 +392,8 @@ mod tests {
         assert_eq!(answer(400, deep).words(), "400 Bad Request: a: r; c: deep");
         assert_eq!(answer(400, r#"{"error":"no handler"}"#).words(), "400 Bad Request: no handler");
         assert_eq!(answer(502, "<html>\n Bad</html>").words(), "502 Bad Gateway: <html> Bad</html>");
+        let page = "<html>\n<head><title>413 Too Large</title></head>\n<body><h1>413</h1></body></html>";
+        assert_eq!(answer(413, page).words(), "413 Payload Too Large: 413 Too Large");
         assert_eq!(answer(503, "").words(), "503 Service Unavailable");
         assert!(answer(400, &"é".repeat(5000)).words().len() < 3 * LONGEST_WORDS);
         assert_eq!(answer(403, r#"{"error":{"type":"t","reason":null}}"#).words(), "403 Forbidden: t");
