@@ -94,6 +94,9 @@ async fn over_a_broker_with_two_of_every_worker() -> Result<()> {
     let args = ["run", "--now", "--nats", nats.url(), "-c", "cloudmarker.yaml", "store.yaml"];
     let output = workspace.run(&args).await?;
     assert_eq!(output.code(), Some(0), "{output:?}\n{}", services.printed());
+    // The simulator's secret is no secret; a real one that travels like this is worth a word.
+    let warning = "warning: plugin myazcloud: `secret` stands in the configuration as it is";
+    assert!(output.stderr.contains(warning), "{}", output.stderr);
     let records = workspace.documents("myazaudit_myazcloud.json")?;
     assert_eq!(counts(&records), azure.truth());
     assert_unique(&records);

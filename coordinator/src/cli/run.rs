@@ -1,5 +1,6 @@
 //! `coordinator run`: runs audits, in this process or over a broker, and says what they came to.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use proto::bus::SharedBus;
 use proto::bus::nats::NatsOptions;
+use proto::config::secret::has_reference;
 use proto::config::{Config, Environment};
 use proto::service::args::BusArgs;
 use proto::service::logging::{self, Logging};
@@ -173,6 +175,9 @@ async fn over_nats(args: &RunArgs, nats: NatsOptions, config: &Config, planner: 
         poll: Duration::from_millis(100),
         embedded: false,
     };
+    for warning in open_secrets(planner) {
+        eprintln!("warning: {warning}");
+    }
     match &args.resume {
         None => begin(bus, options, planner, stop, args).await,
         Some(version) => {
@@ -180,6 +185,30 @@ async fn over_nats(args: &RunArgs, nats: NatsOptions, config: &Config, planner: 
             lead(leader, stop, args).await
         }
     }
+}
+
+/// Parameters that hold a secret, in all plugins.
+const SECRETS: [&str; 6] = ["secret", "password", "token", "bot_user_token", "api_key", "routing_key"];
+
+/// Secrets that stand in the configuration as they are: a plan takes them to the broker, where others may read them.
+fn open_secrets(planner: &Planner) -> BTreeSet<String> {
+    let version = Version::at(jiff::Timestamp::UNIX_EPOCH);
+    let plans = planner.audits().iter().map(|audit| planner.plan(audit, &version));
+    let specs: Vec<_> = plans.flat_map(|plan| plan.plugins).collect();
+    let is_open = |spec: &proto::plan::PluginSpec, name: &str| {
+        spec.params.get(name).and_then(serde_json::Value::as_str).is_some_and(|text| !has_reference(text))
+    };
+    let names = specs.iter().flat_map(|spec| SECRETS.iter().map(move |name| (spec, *name)));
+    names
+        .filter(|(spec, name)| is_open(spec, name))
+        .map(|(spec, name)| {
+            format!(
+                "plugin {}: `{name}` stands in the configuration as it is, and the broker keeps it with the plan, where \
+                 others may read it; write ${{CM_NAME}} or ${{file:PATH}}, and give the worker the value",
+                spec.key
+            )
+        })
+        .collect()
 }
 
 async fn begin(
