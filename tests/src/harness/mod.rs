@@ -13,6 +13,9 @@ mod nats;
 mod port;
 mod process;
 mod services;
+mod slack;
+mod smtp;
+mod webhook;
 mod workspace;
 
 pub use hec::{Collector, Event, Fault, Token};
@@ -21,4 +24,7 @@ pub use nats::NatsServer;
 pub use port::free_port;
 pub use process::{Launch, Output, Program};
 pub use services::{STAGES, Services};
+pub use slack::{Slack, TOKEN as SLACK_TOKEN};
+pub use smtp::{Mail, Script, SmtpServer, Tls};
+pub use webhook::{Posted, WebhookReceiver};
 pub use workspace::{PATIENCE, Workspace};

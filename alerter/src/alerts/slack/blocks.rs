@@ -65,7 +65,8 @@ pub(super) fn of(digest: &Digest, words: &str) -> io::Result<Said> {
         blocks.push(section(&text));
         blocks.push(json!({"type": "divider"}));
     }
-    let picked = digest.pick(3, SHOWN);
+    // Of few rules, more findings each.
+    let picked = digest.pick((SHOWN / rules.len().max(1)).max(3), SHOWN);
     for place in &picked {
         blocks.push(section(&finding(&digest.finding(*place)?)));
     }
