@@ -79,8 +79,12 @@ async fn try_and_try(
         if alert.told() > told {
             (since, told, pause) = (Instant::now(), alert.told(), first_pause);
         }
-        let wait = wait.unwrap_or_default().max(pause);
         let left = patience.saturating_sub(since.elapsed());
+        if let Some(asked) = wait.filter(|asked| *asked > left) {
+            let (asked, patience) = (asked.as_secs(), patience.as_secs());
+            return Err(format!("{reason}; given up, as it asks to wait {asked} s (`patience` is {patience} s)"));
+        }
+        let wait = wait.unwrap_or_default().max(pause);
         if wait > left {
             return Err(format!("{reason}; given up after {} s", since.elapsed().as_secs()));
         }
@@ -142,7 +146,7 @@ mod tests {
     async fn who_asks_for_time_gets_it_as_far_as_there_is_any() {
         let asks = |wait| Err(AlertError::Transient { reason: "busy".into(), wait: Some(Duration::from_millis(wait)) });
         let (refused, took) = run(vec![asks(100_000)], 60_000).await;
-        assert!(refused.is_err() && took < 60_000);
+        assert!(refused.unwrap_err().contains("it asks to wait 100 s (`patience` is 60 s)") && took < 60_000);
         let (waited, took) = run(vec![asks(100), Ok(())], 60_000).await;
         assert!(waited.is_ok() && took >= 100, "{took}");
     }

@@ -175,3 +175,43 @@ async fn said(bus: &SharedBus, audit: &Key, version: &Version) -> Result<Option<
     }
     Ok(Some(said))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn unit_end(unit: &str, coverage: Value) -> Status {
+        serde_json::from_value(json!({
+            "kind": "unit_end", "plugin": "azcloud", "unit": unit, "attempt": 1, "restart": 0, "scope": "s-1",
+            "resource_type": "nsg", "list": null, "children": [], "frames": 0, "last_seq": 0, "records": 0,
+            "coverage": [coverage],
+        }))
+        .unwrap()
+    }
+
+    fn counts(seq: u64, unknown: u64) -> Status {
+        serde_json::from_value(json!({"kind": "counts", "role": "event", "settled": [{
+            "seq": seq, "records": 3,
+            "results": {"tls": {"unknown": unknown, "sample": {"resource": "/r", "reason": "no tls"}}},
+        }]}))
+        .unwrap()
+    }
+
+    #[test]
+    fn what_is_missing_is_said_once() {
+        let mut said = Said::default();
+        said.add(unit_end("root", json!({"scope": "s-1", "resource_type": "nsg", "state": "complete", "read": 5})));
+        let mut gaps = Vec::new();
+        said.gaps(&mut gaps);
+        assert!(gaps.is_empty(), "{gaps:?}");
+        let denied = json!({"scope": "s-2", "resource_type": "vm", "state": "denied", "read": 0, "reason": "HTTP 403"});
+        for _ in 0..2 {
+            said.add(unit_end("vm", denied.clone()));
+            said.add(counts(7, 2));
+        }
+        said.gaps(&mut gaps);
+        assert_eq!(gaps, ["azcloud: vm of s-2 denied: HTTP 403", "tls cannot judge 2 records, /r for one: no tls"]);
+    }
+}

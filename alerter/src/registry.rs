@@ -60,3 +60,27 @@ pub fn build(bus: &SharedBus, plan: &Plan, spec: &PluginSpec, params: &Value) ->
     let (settings, alert) = build_alert(&spec.class, params)?;
     Ok(Box::new(Gather::new(bus, plan, spec, settings, alert)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_examples_of_the_documentation_are_right() {
+        let text = include_str!("../README.md");
+        let examples = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+        let mut seen = Vec::new();
+        for example in examples {
+            let example: Value = serde_yaml::from_str(example).unwrap();
+            for (key, plugin) in example["plugins"].as_object().unwrap() {
+                let class = plugin["plugin"].as_str().unwrap();
+                let short = class.rsplit('.').next().unwrap();
+                let known = classes().find(|known| known.short_name() == short).unwrap();
+                let check = known.check.unwrap();
+                check(&plugin["params"]).unwrap_or_else(|errors| panic!("{key}: {errors:?}"));
+                seen.push(short.to_owned());
+            }
+        }
+        assert!(classes().all(|class| seen.iter().any(|seen| seen == class.short_name())), "{seen:?}");
+    }
+}

@@ -197,7 +197,12 @@ impl Mailer {
     /// A `Message-ID` that is this key's alone.
     #[must_use]
     pub fn message_id(&self, key: &str) -> String {
-        format!("<{key}@{}>", self.from.email.domain())
+        let domain = self.from.email.domain();
+        // An id is ASCII, whatever script the domain is written in.
+        match url::Host::parse(domain) {
+            Ok(host) => format!("<{key}@{host}>"),
+            Err(_) => format!("<{key}@cloudmarker.invalid>"),
+        }
     }
 
     /// Writes a message from the sender to all receivers.
@@ -249,6 +254,9 @@ mod tests {
         let mailer = Mailer::new(&least).unwrap();
         assert!(mailer.server.mode == SslMode::Ssl && mailer.server.login.is_none() && mailer.server.debug);
         assert_eq!(mailer.subject("prod: 1 high"), "x prod: 1 high");
+        assert_eq!(mailer.message_id("k"), "<k@b.c>");
+        let other = json!({"from_addr": "a@bücher.example", "to_addrs": ["d@e.f"], "host": "h"});
+        assert_eq!(Mailer::new(&other).unwrap().message_id("k"), "<k@xn--bcher-kva.example>");
     }
 
     #[test]
