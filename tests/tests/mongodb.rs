@@ -322,7 +322,7 @@ async fn a_servers_bad_moment_is_no_refusal() -> Result<()> {
         admin.run_command(fail).await.map(drop)
     };
     let batch = records(0..10, VERSION);
-    for code in [10_107, 189, 11_600, 64] {
+    for code in [10_107, 189, 11_600, 64, 211, 99_999] {
         fail(doc! {"failCommands": ["insert", "update"], "errorCode": code}).await?;
         let reason = transient(store.write(&batch).await.map(drop));
         assert!(!reason.contains("Kind:"), "{reason}");

@@ -91,7 +91,14 @@ pub(super) fn reason(error: &Error) -> String {
 pub(super) fn of_command(error: &Error, connection: &Connection, watch: &Watch) -> StoreError {
     match &*error.kind {
         ErrorKind::ServerSelection { .. } => watch.explain(connection),
-        ErrorKind::Authentication { .. } => permanent(sign_in(connection, &reason(error))),
+        ErrorKind::Authentication { .. } => match behind(error) {
+            // A server that starts or stops breaks off sign-ins, too.
+            Some(ErrorKind::Command(command)) if command.code != WRONG_PASSWORD => {
+                of_code(command.code, &reason(error), connection)
+            }
+            Some(ErrorKind::Io(_)) => transient(format!("{connection}: {}", reason(error))),
+            _ => permanent(sign_in(connection, &reason(error))),
+        },
         ErrorKind::Command(command) => of_code(command.code, &reason(error), connection),
         ErrorKind::InvalidArgument { .. } | ErrorKind::InvalidTlsConfig { .. } => {
             permanent(format!("cannot connect to {connection}: {}", reason(error)))
@@ -99,6 +106,14 @@ pub(super) fn of_command(error: &Error, connection: &Connection, watch: &Watch) 
         ErrorKind::IncompatibleServer { .. } => permanent(format!("{connection}: {}", reason(error))),
         _ => transient(format!("{connection}: {}", reason(error))),
     }
+}
+
+const WRONG_PASSWORD: i32 = 18;
+
+/// The driver's error that is behind another.
+fn behind(error: &Error) -> Option<&ErrorKind> {
+    let source = std::error::Error::source(error)?.downcast_ref::<Error>()?;
+    Some(&source.kind)
 }
 
 fn sign_in(connection: &Connection, reason: &str) -> String {
@@ -121,19 +136,23 @@ pub(super) fn of_code(code: i32, reason: &str, connection: &Connection) -> Store
              on the database {db:?}",
             connection.user.as_deref().unwrap_or_default()
         )),
-        18 => permanent(sign_in(connection, reason)),
+        WRONG_PASSWORD => permanent(sign_in(connection, reason)),
         10_107 | 13_435 | 10_058 => transient(format!(
             "{connection} is not primary and takes no writes: {reason}; give all members of the replica set in `uri`"
         )),
         // Too large, too deep or not BSON: one of the documents is to blame.
         15 | 22 | 10_334 => StoreError::TooLarge(reason.to_owned()),
         100 | 79 => permanent(format!("the write concern cannot be met: {reason}; check `write_concern`")),
-        _ if may_pass(code) => transient(format!("{connection}: {reason}")),
-        _ => permanent(format!("{connection} refuses to write to {db}.{collection}: {reason}")),
+        // The command or the name is wrong: bad values, unknown commands and options, names, views.
+        2 | 9 | 14 | 20 | 26 | 40 | 59 | 72 | 73 | 166 | 303 | 40_415 => {
+            permanent(format!("{connection} refuses to write to {db}.{collection}: {reason}"))
+        }
+        // Servers that start, stop or elect have many more codes than a list knows: patience ends what does not pass.
+        _ => transient(format!("{connection}: {reason}")),
     }
 }
 
-/// Whether an error is of the moment: elections, shutdowns, conflicts, timeouts, chunks on the move, no space.
+/// Whether what is said of one document is of the moment: elections, shutdowns, conflicts, timeouts, chunks on the move, no space.
 pub(super) fn may_pass(code: i32) -> bool {
     const CODES: &[i32] = &[
         6, 7, 24, 46, 50, 63, 64, 89, 91, 112, 117, 133, 134, 150, 189, 202, 234, 235, 246, 249, 262, 314, 317, 384,
