@@ -65,6 +65,10 @@ pub(super) fn instance(random: &mut Random, site: &Site<'_>) -> Value {
         || json!({"environment": random.pick(&["production", "staging"]), "owner": random.pick(&["ana", "platform"])}),
     );
     add(&mut instance, "labels", labels);
+    // Whatever it is called: the name is anybody's to give, the label is not.
+    if index % 12 == 10 {
+        instance["labels"]["goog-gke-node"] = "".into();
+    }
     add(&mut instance, "serviceAccounts", service_accounts(site.project, index));
     // Machines of before 2018 have none.
     let shielded = (index % 5 != 3).then(|| {
