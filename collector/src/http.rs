@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use proto::coverage::State;
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{RequestBuilder, StatusCode, redirect};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use url::{Host, Url};
 
 use crate::cloud::WorkError;
@@ -161,26 +161,46 @@ impl Default for Timeouts {
 /// What may be asked of the clouds at once: shared by all plugins of a worker.
 ///
 /// Room for an answer is reserved before the call, by the size that such answers had so far, and given back when the
-/// answer is dropped. So memory is bounded by bytes, whatever the pages hold. Room is given in the order in which it is
-/// asked for: whoever needs answers in an order must ask in that order.
+/// answer is dropped. An answer that turns out larger takes what is free, and is otherwise read alone, one at a time. So
+/// memory is bounded by bytes, whatever the pages hold.
+///
+/// Nobody waits for room who holds some, or whose answer others wait for with theirs: the first call of a unit's item
+/// waits, further ones do not ([`Client::free_room`]). And no wait is for ever.
 #[derive(Debug)]
 pub struct Limits {
     calls: Arc<Semaphore>,
     /// In blocks.
     bytes: Arc<Semaphore>,
+    blocks: usize,
+    /// Whoever reads a body for which there is no room.
+    beyond: Mutex<()>,
 }
 
 /// The bodies in flight, in bytes.
 pub const MAX_IN_FLIGHT: usize = 64 * 1024 * 1024;
 /// What room is counted in, in bytes.
 const BLOCK: usize = 4 * 1024;
+/// How long a call waits for room before it takes what is free.
+const ROOM_PATIENCE: Duration = Duration::from_secs(20);
 
 impl Limits {
     /// So many calls at once, and [`MAX_IN_FLIGHT`] bytes.
     #[must_use]
     pub fn new(calls: usize) -> Arc<Self> {
-        let bytes = Arc::new(Semaphore::new(MAX_IN_FLIGHT / BLOCK));
-        Arc::new(Self { calls: Arc::new(Semaphore::new(calls.max(1))), bytes })
+        Self::of(calls, MAX_IN_FLIGHT)
+    }
+
+    /// So many calls at once, and so many bytes.
+    #[must_use]
+    pub fn of(calls: usize, bytes: usize) -> Arc<Self> {
+        let blocks = (bytes / BLOCK).clamp(4, Semaphore::MAX_PERMITS);
+        let calls = Arc::new(Semaphore::new(calls.max(1)));
+        Arc::new(Self { calls, bytes: Arc::new(Semaphore::new(blocks)), blocks, beyond: Mutex::default() })
+    }
+
+    /// Room for so many bytes, at most a fourth of all there is, so that nothing keeps all else waiting.
+    fn share(&self, bytes: usize) -> u32 {
+        u32::try_from((bytes / BLOCK + 1).min(self.blocks / 4)).unwrap_or(u32::MAX)
     }
 }
 
@@ -195,9 +215,8 @@ impl Expected {
         Self(AtomicUsize::new(bytes))
     }
 
-    /// At most a fourth of all there is, so that nothing keeps all else waiting.
-    fn blocks(&self) -> usize {
-        (self.0.load(Ordering::Relaxed) / BLOCK + 1).min(MAX_IN_FLIGHT / BLOCK / 4)
+    fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
     }
 
     /// Larger at once, smaller by and by.
@@ -232,19 +251,29 @@ pub struct Answer {
 pub struct Room(Option<OwnedSemaphorePermit>);
 
 impl Room {
-    /// It is as large as the body turned out to be. A body larger than expected takes what is free: it is there, and
-    /// waiting with it would help nobody.
-    fn fit(&mut self, bytes: usize) {
-        let Some(permit) = &mut self.0 else { return };
-        let blocks = bytes / BLOCK + 1;
-        match permit.num_permits().checked_sub(blocks) {
-            Some(spare) => drop(permit.split(spare)),
-            None => {
-                let more = u32::try_from(blocks - permit.num_permits()).unwrap_or(u32::MAX);
-                if let Ok(more) = Arc::clone(permit.semaphore()).try_acquire_many_owned(more) {
-                    permit.merge(more);
-                }
+    fn blocks(&self) -> usize {
+        self.0.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
+    }
+
+    /// Takes what is free, up to so many bytes in all; whether that is enough.
+    fn grow(&mut self, bytes: usize, limits: &Limits) -> bool {
+        let wanted = (bytes / BLOCK + 1).saturating_sub(self.blocks()).min(limits.bytes.available_permits());
+        let more = u32::try_from(wanted).ok().filter(|wanted| *wanted > 0);
+        if let Some(more) = more.and_then(|more| Arc::clone(&limits.bytes).try_acquire_many_owned(more).ok()) {
+            match &mut self.0 {
+                Some(permit) => permit.merge(more),
+                None => self.0 = Some(more),
             }
+        }
+        self.blocks() * BLOCK >= bytes
+    }
+
+    /// Gives back what is more than so many bytes.
+    fn shrink(&mut self, bytes: usize) {
+        if let Some(permit) = &mut self.0
+            && let Some(spare) = permit.num_permits().checked_sub(bytes / BLOCK + 1)
+        {
+            drop(permit.split(spare));
         }
     }
 }
@@ -328,12 +357,24 @@ impl Client {
         Self { headers, ..self }
     }
 
-    /// Waits for room for an answer. Do that first of all for a call: whoever waits for something else before, a token
-    /// say, may come behind those whose answers are of no use before its own.
+    /// Waits for room for an answer, for a while. Do that first of all for a call: whoever waits for something else
+    /// before, a token say, may come behind those whose answers are of no use before its own.
     pub async fn room(&self, expected: &Expected) -> Room {
-        let blocks = u32::try_from(expected.blocks()).unwrap_or(u32::MAX);
-        // Nobody closes these: an error cannot be.
-        Room(Arc::clone(&self.limits.bytes).acquire_many_owned(blocks).await.ok())
+        let blocks = self.limits.share(expected.bytes());
+        let room = Arc::clone(&self.limits.bytes).acquire_many_owned(blocks);
+        match tokio::time::timeout(ROOM_PATIENCE, room).await {
+            // Nobody closes these: an error cannot be.
+            Ok(room) => Room(room.ok()),
+            Err(_) => self.free_room(expected),
+        }
+    }
+
+    /// What room is free, without waiting: for whoever keeps others waiting.
+    #[must_use]
+    pub fn free_room(&self, expected: &Expected) -> Room {
+        let mut room = Room::default();
+        room.grow(expected.bytes(), &self.limits);
+        room
     }
 
     /// Waits for the turn of a call, which ends when it is dropped. A token that is taken afterwards does not grow old
@@ -362,8 +403,9 @@ impl Client {
     /// When there is no whole answer: see [`HttpError`].
     pub async fn get_in(&self, _: &Turn, url: &Url, token: &str, mut room: Room) -> Result<Answer, HttpError> {
         let request = self.http.get(url.clone()).headers(self.headers.clone()).bearer_auth(token);
-        let answer = exchange(call("GET", url), request.header(header::ACCEPT, "application/json")).await?;
-        room.fit(answer.body.len());
+        let request = request.header(header::ACCEPT, "application/json");
+        let answer = exchange(call("GET", url), request, Some((&mut room, &self.limits))).await?;
+        room.shrink(answer.body.len());
         Ok(Answer { room, ..answer })
     }
 
@@ -372,7 +414,7 @@ impl Client {
     /// # Errors
     /// When there is no whole answer: see [`HttpError`].
     pub async fn get_with(&self, url: &Url, headers: HeaderMap) -> Result<Answer, HttpError> {
-        exchange(call("GET", url), self.http.get(url.clone()).headers(headers)).await
+        exchange(call("GET", url), self.http.get(url.clone()).headers(headers), None).await
     }
 
     /// Posts a form: for sign-ins, which no limit holds up.
@@ -382,7 +424,7 @@ impl Client {
     pub async fn post_form(&self, url: &Url, form: impl Into<reqwest::Body>) -> Result<Answer, HttpError> {
         let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
         let request = self.http.post(url.clone()).header(header::CONTENT_TYPE, form_type).body(form);
-        exchange(call("POST", url), request).await
+        exchange(call("POST", url), request, None).await
     }
 
     /// Posts JSON with a bearer token: for sign-ins that need another one first, which no limit holds up.
@@ -392,7 +434,7 @@ impl Client {
     pub async fn post_json(&self, url: &Url, token: &str, json: String) -> Result<Answer, HttpError> {
         let json_type = HeaderValue::from_static("application/json");
         let request = self.http.post(url.clone()).bearer_auth(token).header(header::CONTENT_TYPE, json_type).body(json);
-        exchange(call("POST", url), request).await
+        exchange(call("POST", url), request, None).await
     }
 }
 
@@ -419,15 +461,28 @@ fn within_origin(attempt: redirect::Attempt<'_>) -> redirect::Action {
     }
 }
 
-async fn exchange(call: String, request: RequestBuilder) -> Result<Answer, HttpError> {
+async fn exchange(
+    call: String,
+    request: RequestBuilder,
+    mut room: Option<(&mut Room, &Limits)>,
+) -> Result<Answer, HttpError> {
     tracing::trace!(call, "asking");
     let transient = |error| HttpError::Transient { call: call.clone(), reason: explain(error) };
     let mut response = request.send().await.map_err(transient)?;
     let (status, headers) = (response.status(), response.headers().clone());
     let mut body = Vec::new();
+    let mut alone = None;
     while let Some(chunk) = response.chunk().await.map_err(transient)? {
-        if body.len() + chunk.len() > MAX_BODY {
+        let length = body.len() + chunk.len();
+        if length > MAX_BODY {
             return Err(HttpError::TooLarge { call });
+        }
+        if let Some((room, limits)) = &mut room
+            && alone.is_none()
+            && !room.grow(length, limits)
+        {
+            // A body beyond all bounds is read while no other such one is.
+            alone = Some(limits.beyond.lock().await);
         }
         body.extend_from_slice(&chunk);
     }
@@ -514,29 +569,30 @@ mod tests {
 
     #[test]
     fn room_is_as_large_as_the_body_and_given_back_with_it() {
-        let limits = Limits::new(1);
-        let free = || limits.bytes.available_permits();
-        let all = free();
+        let limits = Limits::of(1, 1000 * BLOCK);
         let reserve = |blocks| Room(Arc::clone(&limits.bytes).try_acquire_many_owned(blocks).ok());
         let (mut small, mut large) = (reserve(100), reserve(1));
-        small.fit(BLOCK);
-        large.fit(100 * BLOCK);
-        assert_eq!(free(), all - 2 - 101);
+        small.shrink(BLOCK);
+        assert!(large.grow(100 * BLOCK, &limits));
+        assert_eq!(limits.bytes.available_permits(), 1000 - 2 - 101);
+        // It takes what there is, and says that it is not enough.
+        assert!(!large.grow(5000 * BLOCK, &limits));
+        assert_eq!(limits.bytes.available_permits(), 0);
         drop((small, large));
-        assert_eq!(free(), all);
+        assert_eq!(limits.bytes.available_permits(), 1000);
     }
 
     #[test]
     fn what_is_expected_grows_at_once_and_shrinks_by_and_by() {
         let expected = Expected::new(1024 * BLOCK);
         expected.learn(2048 * BLOCK);
-        assert_eq!(expected.blocks(), 2049);
+        assert_eq!(expected.bytes(), 2048 * BLOCK);
         for _ in 0..50 {
             expected.learn(BLOCK);
         }
-        assert!(expected.blocks() < 10, "{}", expected.blocks());
-        expected.learn(usize::MAX / 2);
-        assert_eq!(expected.blocks(), MAX_IN_FLIGHT / BLOCK / 4);
+        assert!(expected.bytes() < 10 * BLOCK, "{}", expected.bytes());
+        let limits = Limits::of(1, 1000 * BLOCK);
+        assert_eq!((limits.share(0), limits.share(10 * BLOCK), limits.share(usize::MAX)), (1, 11, 250));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod canned;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use canned::{Canned, answer, json};
 use collector::azure::az_cloud;
@@ -43,6 +44,10 @@ struct Reading {
 
 impl Reading {
     fn of(server: &Canned) -> Self {
+        Self::with(server, az_cloud::CLASS.name, Limits::new(8))
+    }
+
+    fn with(server: &Canned, class: &str, limits: Arc<Limits>) -> Self {
         let params = json!({"tenant": "t", "client": "c", "secret": "hunter2",
             "login_endpoint": server.url, "arm_endpoint": server.url});
         let plugin = Key::new("azure").unwrap();
@@ -50,14 +55,14 @@ impl Reading {
         let root = Unit::root(&Key::new("audit").unwrap(), &version, &plugin, &plugin);
         let spec = PluginSpec {
             key: plugin,
-            class: az_cloud::CLASS.name.into(),
+            class: class.into(),
             params: params.clone(),
             role: Role::Cloud,
             stage: Stage::Collector,
             exclusive: false,
             pool: None,
         };
-        let cloud = registry::build(&spec, &params, &Context { limits: Limits::new(8) }).unwrap();
+        let cloud = registry::build(&spec, &params, &Context { limits }).unwrap();
         Self { cloud, bus: Arc::new(MemoryBus::new(MemoryOptions::default())), root, spec }
     }
 
@@ -200,4 +205,39 @@ async fn a_sign_in_that_is_no_token_fails() {
         let error = sign_in(json("200 OK", body)).await;
         assert!(matches!(error, WorkError::NotRead { state: State::Failed, .. }), "{body}: {error:?}");
     }
+}
+
+/// Servers whose settings come in two pages, with room for a few of them: whoever waits for a second page must not wait
+/// for room that others hold until it is there.
+#[tokio::test]
+async fn details_of_several_pages_do_not_wait_for_one_another() {
+    const SERVERS: usize = 100;
+    let id = |server: usize| format!("/subscriptions/S1/providers/Microsoft.DBforPostgreSQL/flexibleServers/pg{server}");
+    let servers: Vec<String> =
+        (0..SERVERS).map(|server| format!(r#"{{"id":"{}","name":"pg{server}","properties":{{}}}}"#, id(server))).collect();
+    let servers = format!(r#"{{"value":[{}]}}"#, servers.join(","));
+    let server = Canned::start_with_url(move |url, request| {
+        let path = request.split(' ').nth(1).unwrap_or_default();
+        match path {
+            _ if request.starts_with("POST ") => json("200 OK", TOKEN),
+            _ if path.starts_with("/subscriptions?") => json("200 OK", ENABLED),
+            _ if path.contains("/configurations?page=2") => json("200 OK", r#"{"value":[]}"#),
+            _ if path.contains("/configurations?") => {
+                let link = format!("{url}{}/configurations?page=2", path.split("/configurations").next().unwrap());
+                let filler = "x".repeat(100_000);
+                json("200 OK", &format!(r#"{{"value":[{{"name":"a","properties":{{"value":"{filler}"}}}}],"nextLink":"{link}"}}"#))
+            }
+            _ if path.contains("/flexibleServers?") => json("200 OK", &servers),
+            _ => json("200 OK", r#"{"value":[]}"#),
+        }
+    })
+    .await;
+    let reading = Reading::with(&server, "cloudmarker.clouds.azpostgres.AzPostgres", Limits::of(64, 512 * 1024));
+    let lists = reading.subscriptions().await.0.unwrap().children;
+    let list = lists.iter().find(|list| list.resource_type == "postgresql_flexible_server").unwrap();
+    let units = reading.work(list).await.0.unwrap().children;
+    assert_eq!(units.len(), 2);
+    let work = futures::future::join_all(units.iter().map(|unit| reading.work(unit)));
+    let done = tokio::time::timeout(Duration::from_secs(15), work).await.unwrap();
+    assert_eq!(done.iter().map(|(_, records)| records).sum::<u64>(), SERVERS as u64);
 }

@@ -18,7 +18,7 @@ use url::Url;
 
 use super::sign_in::{SignIn, Token};
 use crate::cloud::WorkError;
-use crate::http::{self, Answer, Client, Expected};
+use crate::http::{self, Answer, Client, Expected, Room};
 
 /// The wait when ARM throttles and does not say for how long.
 const DEFAULT_WAIT: Duration = Duration::from_secs(10);
@@ -81,6 +81,28 @@ impl Api {
     /// The URL must be of the service: the token goes with it.
     pub(super) async fn get(&self, url: &Url, scope: &str, page: u32, expected: &Expected) -> Result<Answer, Refusal> {
         let room = self.http.room(expected).await;
+        self.get_within(room, url, scope, page, expected).await
+    }
+
+    /// The same for whoever holds other answers, or keeps others waiting who do: it does not wait for room.
+    pub(super) async fn get_at_once(
+        &self,
+        url: &Url,
+        scope: &str,
+        page: u32,
+        expected: &Expected,
+    ) -> Result<Answer, Refusal> {
+        self.get_within(self.http.free_room(expected), url, scope, page, expected).await
+    }
+
+    async fn get_within(
+        &self,
+        room: Room,
+        url: &Url,
+        scope: &str,
+        page: u32,
+        expected: &Expected,
+    ) -> Result<Answer, Refusal> {
         self.keep_pace(scope).await;
         let turn = self.http.turn().await;
         let mut used = self.sign_in.token().await?;
@@ -288,7 +310,6 @@ mod tests {
     use reqwest::header::{HeaderMap, RETRY_AFTER};
 
     use super::*;
-    use crate::http::Room;
 
     fn answer(status: u16, retry_after: Option<&str>, body: &str) -> Answer {
         let mut headers = HeaderMap::new();

@@ -470,6 +470,19 @@ impl Engine {
     }
 
     async fn get(&self, base: Base, url: &Url, unit: &Unit, page: u32, kind: &str) -> Result<Answer, Refusal> {
+        self.ask(base, url, unit, page, kind, true).await
+    }
+
+    /// `waits`: whether it waits for room, as the first call for something does.
+    async fn ask(
+        &self,
+        base: Base,
+        url: &Url,
+        unit: &Unit,
+        page: u32,
+        kind: &str,
+        waits: bool,
+    ) -> Result<Answer, Refusal> {
         let (api, scope) = match base {
             Base::Vault => (&self.vaults, url.host_str().unwrap_or_default()),
             Base::Subscription | Base::Resource => (&self.arm, unit.scope.as_str()),
@@ -477,7 +490,10 @@ impl Engine {
         let Some(expected) = self.expected.get(kind) else {
             return Err(Refusal::Work(foreign_task(unit, "another resource type")));
         };
-        api.get(url, scope, page, expected).await
+        match waits {
+            true => api.get(url, scope, page, expected).await,
+            false => api.get_at_once(url, scope, page, expected).await,
+        }
     }
 
     /// Reads the details of a unit's items, and leaves the rest to another unit when it is throttled on the way.
@@ -563,7 +579,7 @@ impl Engine {
         let mut url = self.settings.endpoints.arm.url(&format!("{id}{}", detail.path), Some(&version_query(version)));
         let (mut pages, mut items) = (Vec::new(), Vec::new());
         for page in 1.. {
-            let answer = match self.get(Base::Resource, &url, unit, page, &kind).await {
+            let answer = match self.ask(Base::Resource, &url, unit, page, &kind, page == 1).await {
                 Ok(answer) => answer,
                 Err(Refusal::NotFound(reason)) => return self.is_it_gone(unit, place, &id, reason).await,
                 Err(refusal) => return refused(refusal),
@@ -600,7 +616,7 @@ impl Engine {
     /// Details that are not there: either the whole resource is gone, or they alone are missing.
     async fn is_it_gone(&self, unit: &Unit, place: &Place<'_>, id: &str, reason: String) -> Detailed {
         let url = self.settings.endpoints.arm.url(id, Some(&version_query(self.version(place.list))));
-        match self.get(Base::Resource, &url, unit, 1, &details_of(place.list)).await {
+        match self.ask(Base::Resource, &url, unit, 1, &details_of(place.list), false).await {
             Err(Refusal::NotFound(_)) => Detailed::Gone,
             Ok(_) => Detailed::NotRead(State::Failed, reason),
             Err(refusal) => refused(refusal),
@@ -839,6 +855,10 @@ fn is_resource_id(id: &str) -> bool {
 }
 
 fn refused(refusal: Refusal) -> Detailed {
+    if let Refusal::PageToken(reason) = refusal {
+        // The details are read from their first page again.
+        return Detailed::Transient(reason);
+    }
     match refusal.into_work_error() {
         WorkError::Throttled { wait, reason } => Detailed::Throttled(wait, reason),
         WorkError::Transient { reason } => Detailed::Transient(reason),

@@ -18,10 +18,18 @@ pub struct Canned {
 impl Canned {
     /// Starts it.
     pub async fn start(answers: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        Self::start_with_url(move |_, request| answers(request)).await
+    }
+
+    /// Starts it with answers that name the server: `http://127.0.0.1:PORT`, and the request line.
+    #[allow(dead_code, reason = "not each test file asks for it")]
+    pub async fn start_with_url(answers: impl Fn(&str, &str) -> Vec<u8> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let requests = Arc::new(Mutex::new(Vec::new()));
-        let (answers, seen): (Arc<Answers>, _) = (Arc::new(answers), Arc::clone(&requests));
+        let own = url.clone();
+        let answers: Arc<Answers> = Arc::new(move |request: &str| answers(&own, request));
+        let seen = Arc::clone(&requests);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(serve(stream, Arc::clone(&answers), Arc::clone(&seen)));
