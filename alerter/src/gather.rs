@@ -71,9 +71,9 @@ impl Gather {
 
     fn nothing(&self) -> Delivery {
         let place = match self.left_out {
-            0 => "nobody: there are no findings".to_owned(),
+            0 => "no message: there are no findings".to_owned(),
             left_out => {
-                format!("nobody: the filters leave out all of {}", counted(left_out, "finding", "findings"))
+                format!("no message: the filters leave out all of {}", counted(left_out, "finding", "findings"))
             }
         };
         Delivery { documents: 0, place }

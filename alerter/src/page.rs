@@ -12,7 +12,7 @@ use crate::digest::{Digest, RuleCount, SeverityCount};
 use crate::event::{Finding, Severity};
 use crate::readable::{counted, grouped, line};
 
-/// How many findings of one rule are shown.
+/// How many findings of one rule are shown at least, if there are so many.
 const OF_EACH_RULE: usize = 20;
 /// How many findings are shown.
 pub const IN_ALL: usize = 150;
@@ -76,7 +76,9 @@ impl Page {
     pub fn of(digest: &Digest) -> io::Result<Self> {
         let about = &digest.about;
         let (severities, mut rules) = (digest.by_severity(), digest.by_rule());
-        let picked = digest.pick(OF_EACH_RULE, IN_ALL);
+        // Of few rules, more findings each.
+        let of_each = (IN_ALL / rules.len().max(1)).max(OF_EACH_RULE);
+        let picked = digest.pick(of_each, IN_ALL);
         let groups = groups(digest, &picked, &severities, &rules)?;
         let more_rules = rules.len().saturating_sub(MOST_LINES);
         rules.truncate(MOST_LINES);

@@ -62,9 +62,6 @@ fn default_url() -> String {
 
 fn check(value: &Value) -> Result<(), Vec<ParamError>> {
     let read: Params = params::read_with(value, ABOUT)?;
-    if read.temp_file.is_some() {
-        tracing::warn!("`temp_file` is ignored: nothing is written on the way to Slack");
-    }
     read.faults(true)
 }
 
@@ -142,6 +139,9 @@ impl Receiver {
 pub fn build(value: &Value) -> Result<Box<dyn Alert>, String> {
     let read: Params = params::read_with(value, ABOUT).map_err(|errors| in_one_line(&errors))?;
     read.faults(false).map_err(|errors| in_one_line(&errors))?;
+    if read.temp_file.is_some() {
+        tracing::warn!("`temp_file` is ignored: nothing is written on the way to Slack");
+    }
     let api = Api::new(base(&read.base_url)?, read.bot_user_token.clone())?;
     let deliveries = read
         .to

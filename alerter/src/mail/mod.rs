@@ -150,7 +150,7 @@ impl Mailer {
         if !errors.is_empty() {
             return Err(errors);
         }
-        if read.content.is_some() && unexpanded {
+        if read.content.is_some() && !unexpanded {
             tracing::warn!("`content` is ignored: what is found is what the mail says");
         }
         let (Some(from), Some(to)) = (from, to.into_iter().collect::<Option<Vec<Mailbox>>>()) else { return Ok(None) };

@@ -212,7 +212,7 @@ async fn a_version_that_is_delivered_again_is_known_as_the_same() -> Result<()> 
 async fn nothing_is_sent_about_nothing_unless_it_is_asked_for() -> Result<()> {
     let server = SmtpServer::start(Script::default()).await?;
     let delivery = deliver(CLASS, &params(&server, json!({})), &[]).await??;
-    assert_eq!((delivery.documents, delivery.place.as_str()), (0, "nobody: there are no findings"));
+    assert_eq!((delivery.documents, delivery.place.as_str()), (0, "no message: there are no findings"));
     let filtered = params(&server, json!({"min_severity": "critical", "accounts": ["sub-1"]}));
     let delivery = deliver(CLASS, &filtered, &[event(1, "high"), event(2, "critical")]).await??;
     assert!(delivery.place.contains("leave out all of 2 findings"), "{}", delivery.place);
