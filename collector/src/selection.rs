@@ -41,6 +41,15 @@ impl Selection {
         (self.include.is_empty() || any(&self.include)) && !any(&self.exclude)
     }
 
+    /// What is included by name and is known by none of these texts: the entries as they were written.
+    #[must_use]
+    pub fn not_matched_by(&self, known_by: &[&str]) -> Vec<String> {
+        let known_by: Vec<Vec<char>> = known_by.iter().map(|text| folded(text)).collect();
+        let not_matched =
+            self.include.iter().filter(|pattern| !known_by.iter().any(|text| pattern.matches_folded(text)));
+        not_matched.map(|pattern| pattern.0.iter().collect()).collect()
+    }
+
     /// What is wrong with the entries of a parameter that is otherwise a selection: `name` is the parameter's.
     #[must_use]
     pub fn check(name: &str, value: &Value) -> Vec<ParamError> {
@@ -234,6 +243,13 @@ mod tests {
         assert!(without.includes(&["id-1", "prod"]) && !without.includes(&["id-1", "My Sandbox 3"]));
         let both = selection(json!({"include": ["prod-*"], "exclude": ["id-2"]}));
         assert!(both.includes(&["id-1", "prod-a"]) && !both.includes(&["id-2", "prod-b"]));
+    }
+
+    #[test]
+    fn what_matches_nothing_is_known_by_its_text() {
+        let selection: Selection = serde_json::from_value(json!(["prod-*", "b", "c"])).unwrap();
+        assert_eq!(selection.not_matched_by(&["Prod-1", "c"]), ["b"]);
+        assert!(Selection::default().not_matched_by(&[]).is_empty());
     }
 
     #[test]

@@ -38,6 +38,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LAST_PAUSE: Duration = Duration::from_millis(500);
 /// A wait is cut into pieces, so that a stopped run does not wait for its end.
 const WAIT_SLICE_MS: u64 = 5_000;
+/// How long a unit waits at a time because another of its scope was throttled.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// How long a unit waits whose records could not be published.
 const BUS_PAUSE: Duration = Duration::from_secs(5);
 /// How long a worker waits after it could not say what became of a unit.
@@ -187,8 +189,9 @@ impl Collector {
         };
         let patience = cloud.patience();
         if let Some(wait) = self.pause(unit).await? {
-            let fate = throttled(unit, wait, patience, "another unit of the scope was throttled");
-            return self.settle(delivery, unit, fate).await;
+            // How much of the pause is left is not known: it is looked at again before long.
+            let wait = wait.min(LOOK_AGAIN) + jitter(unit, LOOK_AGAIN / 4);
+            return self.settle(delivery, unit, Fate::Replace { successor: Box::new(unit.put_off(wait)) }).await;
         }
         let mut emitter = Emitter::new(Arc::clone(&self.worker.bus), unit, spec);
         let worked = async {
@@ -204,12 +207,10 @@ impl Collector {
                 }
                 self.end(delivery, unit, &emitted, done).await
             }
-            Err(error) => {
-                match self.fate(unit, error, patience).await {
-                    Fate::End(coverage) => self.end_unread(delivery, unit, cloud.unread(unit, coverage)).await,
-                    fate => self.settle(delivery, unit, fate).await,
-                }
-            }
+            Err(error) => match self.fate(unit, error, patience).await {
+                Fate::End(coverage) => self.end_unread(delivery, unit, cloud.unread(unit, coverage)).await,
+                fate => self.settle(delivery, unit, fate).await,
+            },
         }
     }
 
@@ -424,8 +425,13 @@ fn too_large(unit: &Unit, emitted: &Emitted) -> Option<Coverage> {
 /// Doubles from one second to one minute; units that failed together do not come again together.
 fn back_off(unit: &Unit) -> Duration {
     let base = Duration::from_secs(1 << unit.attempt.saturating_sub(1).min(6)).min(Duration::from_secs(60));
-    let spread = Id::digest(format!("{}:{}", unit.id, unit.attempt).as_bytes()).bits() % 500;
-    base / 2 + base * u32::try_from(spread).unwrap_or(0) / 1000
+    base / 2 + jitter(unit, base / 2)
+}
+
+/// A part of a time, another for each unit and attempt.
+fn jitter(unit: &Unit, most: Duration) -> Duration {
+    let spread = Id::digest(format!("{}:{}", unit.id, unit.attempt).as_bytes()).bits() % 1000;
+    most * u32::try_from(spread).unwrap_or(0) / 1000
 }
 
 async fn publish_all(bus: &SharedBus, units: &[Unit]) -> Result<(), BusError> {

@@ -212,9 +212,11 @@ async fn a_sign_in_that_is_no_token_fails() {
 #[tokio::test]
 async fn details_of_several_pages_do_not_wait_for_one_another() {
     const SERVERS: usize = 100;
-    let id = |server: usize| format!("/subscriptions/S1/providers/Microsoft.DBforPostgreSQL/flexibleServers/pg{server}");
-    let servers: Vec<String> =
-        (0..SERVERS).map(|server| format!(r#"{{"id":"{}","name":"pg{server}","properties":{{}}}}"#, id(server))).collect();
+    let id =
+        |server: usize| format!("/subscriptions/S1/providers/Microsoft.DBforPostgreSQL/flexibleServers/pg{server}");
+    let servers: Vec<String> = (0..SERVERS)
+        .map(|server| format!(r#"{{"id":"{}","name":"pg{server}","properties":{{}}}}"#, id(server)))
+        .collect();
     let servers = format!(r#"{{"value":[{}]}}"#, servers.join(","));
     let server = Canned::start_with_url(move |url, request| {
         let path = request.split(' ').nth(1).unwrap_or_default();
@@ -225,7 +227,10 @@ async fn details_of_several_pages_do_not_wait_for_one_another() {
             _ if path.contains("/configurations?") => {
                 let link = format!("{url}{}/configurations?page=2", path.split("/configurations").next().unwrap());
                 let filler = "x".repeat(100_000);
-                json("200 OK", &format!(r#"{{"value":[{{"name":"a","properties":{{"value":"{filler}"}}}}],"nextLink":"{link}"}}"#))
+                json(
+                    "200 OK",
+                    &format!(r#"{{"value":[{{"name":"a","properties":{{"value":"{filler}"}}}}],"nextLink":"{link}"}}"#),
+                )
             }
             _ if path.contains("/flexibleServers?") => json("200 OK", &servers),
             _ => json("200 OK", r#"{"value":[]}"#),

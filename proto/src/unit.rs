@@ -155,6 +155,13 @@ impl Unit {
         Self { attempt: self.attempt + 1, wait_ms: millis(wait), waited_ms, failing_ms: 0, ..self.clone() }
     }
 
+    /// The unit that replaces this one because others of its scope wait: it has not been tried, so that its patience is
+    /// as it was.
+    #[must_use]
+    pub fn put_off(&self, wait: Duration) -> Self {
+        Self { attempt: self.attempt + 1, wait_ms: millis(wait), ..self.clone() }
+    }
+
     /// The unit that replaces this one after something failed in passing, to be done after a wait.
     #[must_use]
     pub fn retry(&self, wait: Duration) -> Self {

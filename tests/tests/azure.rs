@@ -291,11 +291,25 @@ async fn limits_leave_out_and_say_so() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_tenant_without_subscriptions_is_complete() -> Result<()> {
+async fn an_application_that_sees_no_subscription_is_denied() -> Result<()> {
     let cloud = Cloudsim::builder().subscriptions(0).start().await?;
     let reading = nsg_reading(&cloud, json!({})).await?.all().await?;
-    let reason = "the application sees no subscription: give it the role Reader".to_owned();
-    let complete = Coverage { reason: Some(reason), ..Coverage::complete("", "subscription", 0) };
-    assert_eq!(reading.fold.coverage(), [complete]);
+    let reason = "the application sees no subscription: give it the role Reader";
+    assert_eq!(reading.fold.coverage(), [Coverage::not_read("", "subscription", State::Denied, reason)]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_subscription_that_is_named_and_not_seen_is_said() -> Result<()> {
+    let cloud = Cloudsim::builder().subscriptions(6).nsgs(1).page_size(4).start().await?;
+    let first = cloud.estate().subscription_id(0);
+    let names = json!({"subscriptions": [first, "gone", cloud.estate().subscription_id(5)]});
+    let reading = nsg_reading(&cloud, names).await?.all().await?;
+    assert_eq!(reading.coverage(&first, "nsg").state, State::Complete);
+    let gone = reading.coverage("gone", "subscription");
+    assert_eq!(gone.state, State::Failed);
+    assert!(gone.reason.unwrap_or_default().contains("`subscriptions` names gone"));
+    assert!(!reading.fold.is_whole());
+    assert_eq!(reading.fold.coverage().iter().filter(|one| !one.state.is_whole()).count(), 1);
     Ok(())
 }

@@ -234,6 +234,11 @@ fn refusal(call: &str, page: u32, answer: &Answer, token: &Token) -> Refusal {
     let reason = |hint: &str| format!("{call}: {}{}{hint}", said.text, if hint.is_empty() { "" } else { "; " });
     let not_read = |state, hint| Refusal::Work(WorkError::NotRead { state, reason: reason(hint) });
     if NOT_ENABLED.iter().any(|code| said.code.eq_ignore_ascii_case(code)) {
+        // The same code, with the versions that there are, when it is the version that nobody knows.
+        let versions = said.text.split_once("supported api-versions are '").map(|(_, versions)| versions);
+        if versions.is_some_and(|versions| !versions.starts_with('\'')) {
+            return not_read(State::Failed, "set another version of the API for this list with `api_versions`");
+        }
         return not_read(State::NotEnabled, "the service is not registered in the subscription");
     }
     match answer.status.as_u16() {
@@ -257,6 +262,10 @@ fn refusal(call: &str, page: u32, answer: &Answer, token: &Token) -> Refusal {
                 None if said.text.contains(" list permission on key vault ") => {
                     "give the application the permission List in the vault's access policies".to_owned()
                 }
+                None if is_network(&said.text) => {
+                    "the network keeps this host out: allow its address, or run a collector where it is let in"
+                        .to_owned()
+                }
                 None => "give the application a role that may read it, like Reader".to_owned(),
             };
             not_read(State::Denied, &hint)
@@ -268,6 +277,13 @@ fn refusal(call: &str, page: u32, answer: &Answer, token: &Token) -> Refusal {
         300..400 => not_read(State::Failed, "it leads to another place, and the token is not shown there"),
         _ => not_read(State::Failed, ""),
     }
+}
+
+/// A vault's firewall, and a vault that is reached by private links alone.
+fn is_network(message: &str) -> bool {
+    let parts =
+        ["ForbiddenByFirewall", "ForbiddenByConnection", "Client address is not authorized", "ublic network access"];
+    parts.iter().any(|part| message.contains(part))
 }
 
 fn throttled(answer: &Answer, said: &Said, reason: String) -> Refusal {
@@ -419,6 +435,22 @@ mod tests {
             let (state, reason) = not_read(1, &answer(403, None, &body));
             assert!(state == State::Denied && reason.contains(hint), "{reason}");
         }
+    }
+
+    #[test]
+    fn a_firewall_is_no_matter_of_roles() {
+        let body = r#"{"error":{"code":"Forbidden","message":"Client address is not authorized and caller is not a trusted service.","innererror":{"code":"ForbiddenByFirewall"}}}"#;
+        let (state, reason) = not_read(1, &answer(403, None, body));
+        assert_eq!(state, State::Denied);
+        assert!(reason.contains("the network keeps this host out") && !reason.contains("role"), "{reason}");
+    }
+
+    #[test]
+    fn a_version_that_nobody_knows_is_not_a_service_that_is_not_there() {
+        let body = r#"{"error":{"code":"NoRegisteredProviderFound","message":"No registered resource provider found for location 'eastus' and API version '2099-01-01' for type 'disks'. The supported api-versions are '2024-03-02, 2023-10-02'."}}"#;
+        let (state, reason) = not_read(1, &answer(400, None, body));
+        assert_eq!(state, State::Failed);
+        assert!(reason.contains("`api_versions`"), "{reason}");
     }
 
     #[test]

@@ -128,6 +128,36 @@ struct Task {
     /// The items whose details are read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     items: Vec<Box<RawValue>>,
+    /// Entries of `subscriptions` that no page before had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unseen: Option<Vec<String>>,
+    /// Finds out whether the list goes round in circles.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mark: Option<Mark>,
+}
+
+/// A page that was seen before, to find a circle by the method of Brent: each mark stands twice as long as the one
+/// before, so that every circle comes to one that is longer than itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Mark {
+    page: String,
+    steps: u32,
+    stands: u32,
+}
+
+impl Mark {
+    /// The mark after one more page; nothing when the page is the marked one.
+    fn step(mark: Option<&Self>, link: &str) -> Option<Self> {
+        let page = Id::digest(link.as_bytes()).to_string();
+        match mark {
+            None => Some(Self { page, steps: 0, stands: 1 }),
+            Some(mark) if mark.page == page => None,
+            Some(mark) if mark.steps + 1 >= mark.stands => {
+                Some(Self { page, steps: 0, stands: mark.stands.saturating_mul(2) })
+            }
+            Some(mark) => Some(Self { steps: mark.steps + 1, ..mark.clone() }),
+        }
+    }
 }
 
 /// A resource that has lists of its own.
@@ -210,10 +240,11 @@ impl Engine {
         let next = page.next(&fetched.endpoint, &fetched.url, task.page);
         let (items, mut tally) = limit(&page.value, task.before, settings.max_subs, "_max_subs", &next);
         let mut done = Done::default();
-        let mut found = Vec::new();
+        let (mut found, mut known) = (Vec::new(), Vec::new());
         for raw in items {
             match subscription::read(raw, tenant) {
                 Ok((subscription, record)) => {
+                    known.extend([Some(subscription.id.clone()), subscription.name.clone()].into_iter().flatten());
                     if !self.plugin.emits_subscriptions || self.emit(out, &record, &subscription, &mut tally).await? {
                         tally.read();
                     }
@@ -235,8 +266,19 @@ impl Engine {
         }
         if task.before + tally.count() == 0 && next == Next::End && page.value.is_empty() {
             let reason = "the application sees no subscription: give it the role Reader";
-            tracing::warn!(tenant, reason);
-            tally.note(reason.to_owned());
+            done.coverage.push(Coverage::not_read("", subscription::NAME, State::Denied, reason));
+            return Ok(done);
+        }
+        let seen: Vec<&str> = known.iter().map(String::as_str).collect();
+        let mut unseen = settings.selection.not_matched_by(&seen);
+        if let Some(before) = &task.unseen {
+            unseen.retain(|entry| before.contains(entry));
+        }
+        if next == Next::End {
+            for entry in &unseen {
+                let reason = format!("`subscriptions` names {entry}, and the application sees no such subscription");
+                done.coverage.push(Coverage::not_read(entry, subscription::NAME, State::Failed, reason));
+            }
         }
         for list in self.plugin.lists {
             for subscription in &found {
@@ -246,7 +288,8 @@ impl Engine {
             }
         }
         let before = task.before + tally.count();
-        go_on(unit, &Task { before, ..task.but_for_items() }, next, &mut tally, &mut done)?;
+        let going_on = Task { before, unseen: Some(unseen), ..task.but_for_items() };
+        go_on(unit, &going_on, next, &mut tally, &mut done)?;
         done.coverage.push(tally.coverage(&unit.scope, &unit.resource_type));
         Ok(done)
     }
@@ -364,7 +407,7 @@ impl Engine {
         }
         let page = unit_id(&unit.resource_type, &self.place_id(unit, task), unit.restart, task.page);
         for (number, items) in units.into_iter().enumerate() {
-            let task = Task { page: 0, items, ..task.but_for_items() };
+            let task = Task { page: 0, items, mark: None, ..task.but_for_items() };
             done.children.push(unit.next_page(format!("{page}/d{}", number + 1), task.to_raw()?));
         }
         Ok(listed)
@@ -457,7 +500,7 @@ impl Engine {
         match self.get(base, &url, unit, task.page, &unit.resource_type).await {
             Ok(answer) => Ok(Fetched { url, endpoint, answer }),
             Err(Refusal::PageToken(reason)) => {
-                let task = Task { page: 1, link: None, before: 0, ..task.but_for_items() };
+                let task = Task { page: 1, link: None, before: 0, unseen: None, mark: None, ..task.but_for_items() };
                 let id = unit_id(&unit.resource_type, &self.place_id(unit, &task), unit.restart + 1, 1);
                 let first = unit.next_page(id, task.to_raw()?);
                 Err(WorkError::PageRefused { first: Box::new(first), reason })
@@ -804,6 +847,8 @@ impl Task {
             subscription: self.subscription.clone(),
             parent: self.parent.clone(),
             items: Vec::new(),
+            unseen: self.unseen.clone(),
+            mark: self.mark.clone(),
         }
     }
 }
@@ -821,7 +866,12 @@ fn go_on(unit: &Unit, task: &Task, next: Next, tally: &mut Tally, done: &mut Don
     match next {
         Next::Page(url) if !tally.is_limited() => {
             let parent = task.parent.as_ref().map(|parent| parent.id.as_str());
-            let task = Task { page: task.page + 1, link: Some(url.into()), ..task.but_for_items() };
+            let Some(mark) = Mark::step(task.mark.as_ref(), url.as_str()) else {
+                tally.cut("the list goes round in circles: a page leads to one before it".to_owned());
+                return Ok(());
+            };
+            let (link, mark) = (Some(url.into()), Some(mark));
+            let task = Task { page: task.page + 1, link, mark, ..task.but_for_items() };
             let id = unit_id(&unit.resource_type, &place_id(&unit.scope, parent), unit.restart, task.page);
             done.children.push(unit.next_page(id, task.to_raw()?));
         }
@@ -922,5 +972,29 @@ fn foreign_task(unit: &Unit, why: &str) -> WorkError {
     WorkError::NotRead {
         state: State::Failed,
         reason: format!("the unit {} is not one of this version's ({why}): do all workers run the same one?", unit.id),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_that_goes_round_in_circles_is_found_out() {
+        for (before, circle) in [(0, 2), (3, 2), (5, 7), (0, 1)] {
+            let page = |step: usize| if step < before { step } else { before + (step - before) % circle };
+            let mut mark = None;
+            let found = (0..200).find(|step| {
+                let next = Mark::step(mark.as_ref(), &page(*step).to_string());
+                mark.clone_from(&next);
+                next.is_none()
+            });
+            assert!(found.is_some_and(|step| step < 8 * (before + circle)), "{before} {circle}: {found:?}");
+        }
+        let mut mark = None;
+        for step in 0..1000 {
+            mark = Mark::step(mark.as_ref(), &step.to_string());
+            assert!(mark.is_some(), "{step}");
+        }
     }
 }

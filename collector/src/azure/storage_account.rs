@@ -89,13 +89,16 @@ impl NetworkAcls<'_> {
 fn records(item: Item<'_>) -> Result<Made<'_>, Malformed> {
     let account: Account<'_> = answer::item("a storage account", item.raw)?;
     let id = checked_id("a storage account", account.id)?;
+    let is_described = account.properties.is_some();
     let properties = account.properties.unwrap_or_default();
-    // An account without network rules is open to all.
+    // An account without network rules is open to all; of one without properties nothing is known.
     let acls = properties.network_acls;
+    let allowed = is_described.then(|| acls.as_ref().is_none_or(NetworkAcls::allows_by_default));
+    let trusted = is_described.then(|| acls.as_ref().is_none_or(NetworkAcls::trusts_azure_services));
     let ext = Fields::new()
         .with("secure_transfer_required", properties.supports_https_traffic_only)
-        .with("default_network_access_allowed", acls.as_ref().is_none_or(NetworkAcls::allows_by_default))
-        .with("trusted_services_allowed", acls.as_ref().is_none_or(NetworkAcls::trusts_azure_services))
+        .with("default_network_access_allowed", allowed)
+        .with("trusted_services_allowed", trusted)
         .with("minimum_tls_version", properties.minimum_tls_version)
         .with("allow_blob_public_access", properties.allow_blob_public_access)
         .with("allow_shared_key_access", properties.allow_shared_key_access)

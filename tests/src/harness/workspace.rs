@@ -122,5 +122,10 @@ fn stable(line: &str) -> Result<String> {
     let com = |name: &str| document["com"][name].as_str().with_context(|| format!("com.{name} is missing: {line}"));
     let version = format!("\"audit_version\":\"{}\"", com("audit_version")?);
     let id = format!("\"id\":\"{}\"", com("id")?);
-    Ok(line.replace(&version, "\"audit_version\":\"V\"").replace(&id, "\"id\":\"I\""))
+    let line = line.replace(&version, "\"audit_version\":\"V\"").replace(&id, "\"id\":\"I\"");
+    // An event names the record that it is about.
+    Ok(match document["com"]["source"]["id"].as_str() {
+        Some(source) => line.replace(&format!("\"id\":\"{source}\""), "\"id\":\"S\""),
+        None => line,
+    })
 }

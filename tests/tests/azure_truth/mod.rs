@@ -446,7 +446,7 @@ fn vault(vault: &Value) -> Value {
         "recoverable": is_true(soft_delete) && is_true(purge),
         "enable_rbac_authorization": is_true(&properties["enableRbacAuthorization"]),
         "public_network_access": properties["publicNetworkAccess"],
-        "default_network_access_allowed": acls.is_null() || acls["defaultAction"] == "Allow",
+        "default_network_access_allowed": told(acls.is_null() || acls["defaultAction"] == "Allow"),
     })
 }
 
@@ -502,10 +502,12 @@ fn storage_account(account: &Value) -> Value {
     let properties = &account["properties"];
     let acls = &properties["networkAcls"];
     let bypass = acls["bypass"].as_str().unwrap_or_default();
+    let told = |told: bool| if properties.is_object() { json!(told) } else { Value::Null };
+    let trusted = acls.is_null() || bypass.split(',').any(|one| one.trim() == "AzureServices");
     json!({
         "secure_transfer_required": properties["supportsHttpsTrafficOnly"],
-        "default_network_access_allowed": acls.is_null() || acls["defaultAction"] == "Allow",
-        "trusted_services_allowed": acls.is_null() || bypass.split(',').any(|one| one.trim() == "AzureServices"),
+        "default_network_access_allowed": told(acls.is_null() || acls["defaultAction"] == "Allow"),
+        "trusted_services_allowed": told(trusted),
         "minimum_tls_version": properties["minimumTlsVersion"],
         "allow_blob_public_access": properties["allowBlobPublicAccess"],
         "allow_shared_key_access": properties["allowSharedKeyAccess"],
