@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use crate::json::Json;
 use crate::record::Record;
-use crate::rule::EventDraft;
+use crate::rule::{Controls, EventDraft};
 
 /// Makes the events of one plugin in one version.
 #[derive(Debug)]
@@ -142,13 +142,30 @@ impl Serialize for Com<'_, '_> {
         map.serialize_entry("title", &facts.title)?;
         map.serialize_entry("rule", &facts.rule)?;
         map.serialize_entry("rule_version", &facts.rule_version)?;
-        map.serialize_entry("controls", &facts.controls)?;
+        map.serialize_entry("controls", &ControlsOf { cloud: record.com_text("cloud_type"), all: &facts.controls })?;
         map.serialize_entry("resource", &draft.resource)?;
         map.serialize_entry("source", &Source(record))?;
         if !draft.evidence.is_empty() {
             map.serialize_entry("evidence", &Evidence(draft))?;
         }
         map.end()
+    }
+}
+
+/// The controls of benchmarks of the record's cloud, and of those that are of no cloud.
+struct ControlsOf<'a> {
+    cloud: Option<&'a str>,
+    all: &'a Controls,
+}
+
+impl Serialize for ControlsOf<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        const CLOUDS: [&str; 3] = ["aws", "azure", "gcp"];
+        let is_of_the_cloud = |benchmark: &str| {
+            let named = benchmark.split('_').find(|word| CLOUDS.contains(word));
+            named.is_none_or(|named| self.cloud.is_some_and(|cloud| cloud.eq_ignore_ascii_case(named)))
+        };
+        serializer.collect_map(self.all.iter().filter(|(benchmark, _)| is_of_the_cloud(benchmark)))
     }
 }
 

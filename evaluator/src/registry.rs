@@ -1,6 +1,5 @@
 //! The classes of event plugins: each rule answers to one, and to its id.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use proto::catalogue::{Check, ParamError, PluginClass};
@@ -10,46 +9,10 @@ use serde_json::Value;
 
 use crate::rule::{Instance, Pack, Rule, built_in};
 
-/// The classes of the Python tool that no rule answers to yet.
-const PLANNED: &[&str] = &[
-    "cloudmarker.events.azkvkeynoexpiryevent.AzKVKeyNoExpiryEvent",
-    "cloudmarker.events.azkvnonrecoverableevent.AzKVNonRecoverableEvent",
-    "cloudmarker.events.azkvsecretnoexpiryevent.AzKVSecretNoExpiryEvent",
-    "cloudmarker.events.azlogprofileevent.AzLogProfileEvent",
-    "cloudmarker.events.azlogprofilemissingcategoryevent.AzLogProfileMissingCategoryEvent",
-    "cloudmarker.events.azlogprofilemissinglocationevent.AzLogProfileMissingLocationEvent",
-    "cloudmarker.events.azlogprofileretentionevent.AzLogProfileRetentionEvent",
-    "cloudmarker.events.azpostgresconnectionthrottlingevent.AzPostgresConnectionThrottlingEvent",
-    "cloudmarker.events.azpostgreslogcheckpointsevent.AzPostgresLogCheckpointsEvent",
-    "cloudmarker.events.azpostgreslogconnectionsevent.AzPostgresLogConnectionsEvent",
-    "cloudmarker.events.azpostgreslogdisconnectionsevent.AzPostgresLogDisconnectionsEvent",
-    "cloudmarker.events.azpostgreslogdurationevent.AzPostgresLogDurationEvent",
-    "cloudmarker.events.azpostgreslogretentiondaysevent.AzPostgresLogRetentionDaysEvent",
-    "cloudmarker.events.azsqldatabasetdeevent.AzSQLDatabaseTDEEvent",
-    "cloudmarker.events.azstorageaccountallowtrustedservicesevent.AzStorageAccountAllowTrustedServicesEvent",
-    "cloudmarker.events.azstorageaccountdefaultnetworkaccessevent.AzStorageAccountDefaultNetworkAccessEvent",
-    "cloudmarker.events.azstorageaccountsecuretransferevent.AzStorageAccountSecureTransferEvent",
-    "cloudmarker.events.azvmdatadiskencryptionevent.AzVMDataDiskEncryptionEvent",
-    "cloudmarker.events.azvmextensionevent.AzVMExtensionEvent",
-    "cloudmarker.events.azvmosdiskencryptionevent.AzVMOSDiskEncryptionEvent",
-    "cloudmarker.events.azwebappclientcertevent.AzWebAppClientCertEvent",
-    "cloudmarker.events.azwebapphttp20event.AzWebAppHttp20Event",
-    "cloudmarker.events.azwebapphttpsevent.AzWebAppHttpsEvent",
-    "cloudmarker.events.azwebapptlsevent.AzWebAppTLSEvent",
-    "cloudmarker.events.firewallruleevent.FirewallRuleEvent",
-    "cloudmarker.events.mockevent.MockEvent",
-    "cloudmarker.events.rdbmsenforcetlsevent.RDBMSEnforceTLSEvent",
-];
-
-/// All classes of the built-in rules, and those that are known by name only.
+/// All classes of the built-in rules.
 pub fn classes() -> impl Iterator<Item = &'static PluginClass> {
     static CLASSES: OnceLock<Vec<PluginClass>> = OnceLock::new();
-    let classes = CLASSES.get_or_init(|| {
-        let known: BTreeSet<&str> = built_in().names().filter_map(|(_, class)| class).collect();
-        let planned = PLANNED.iter().filter(|name| !known.contains(*name));
-        let planned = planned.map(|name| PluginClass::planned(name, &[Role::Event], Stage::Evaluator));
-        built_in().names().flat_map(|(id, class)| of_built_in(id, class)).chain(planned).collect()
-    });
+    let classes = CLASSES.get_or_init(|| built_in().names().flat_map(|(id, class)| of_built_in(id, class)).collect());
     classes.iter()
 }
 

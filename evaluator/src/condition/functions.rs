@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::evaluate::Evaluation;
 use super::value::{Items, Trouble, Value, excerpt};
+use crate::json::{Json, Object};
 use crate::native::networks::{self, Coverage};
 use crate::native::{firewall, ports, time, version};
 
@@ -420,15 +421,14 @@ static FUNCTIONS: &[Function] = &[
         2,
         "net.exposes(com, ports)",
         "those of the ports that a firewall rule opens to the whole Internet, sorted",
-        |evaluation, args| {
-            let wanted = args[1].ports()?;
-            let Value::Object(rule) = &args[0].value else { return Err(args[0].wrong("the `com` of a firewall rule")) };
-            let lists = ["source_addresses", "destination_ports"].iter().filter_map(|name| rule.get(name));
-            let items: usize =
-                lists.map(|list| if let crate::json::Json::List(list) = list { list.len() } else { 1 }).sum();
-            evaluation.spend(items.saturating_mul(4))?;
-            firewall::exposed(rule, &wanted).map(|ports| numbers(&ports)).map_err(Trouble::Other)
-        },
+        |evaluation, args| exposed(evaluation, args, firewall::exposed),
+    ),
+    global(
+        "net.exposes_udp",
+        2,
+        "net.exposes_udp(com, ports)",
+        "the same over UDP alone, whether something is known to speak it on the ports or not",
+        |evaluation, args| exposed(evaluation, args, firewall::exposed_udp),
     ),
     global("math.divides", 2, "math.divides(divisor, number)", "whether nothing remains", |_, args| {
         for arg in args {
@@ -473,6 +473,17 @@ fn differing<'s>(evaluation: &Evaluation<'s>, args: &[Argument<'s>], any_case: b
     let known: BTreeSet<String> = other.iter().map(form).collect();
     let kept: BTreeSet<Cow<'s, str>> = one.into_iter().filter(|text| known.contains(&form(text)) == shared).collect();
     Ok(Value::texts(kept))
+}
+
+type Exposed = fn(&Object<'_>, &[u16]) -> Result<Vec<u16>, String>;
+
+fn exposed<'s>(evaluation: &Evaluation<'s>, args: &[Argument<'s>], exposed: Exposed) -> Answer<'s> {
+    let wanted = args[1].ports()?;
+    let Value::Object(rule) = &args[0].value else { return Err(args[0].wrong("the `com` of a firewall rule")) };
+    let lists = ["source_addresses", "destination_ports"].iter().filter_map(|name| rule.get(name));
+    let items: usize = lists.map(|list| if let Json::List(list) = list { list.len() } else { 1 }).sum();
+    evaluation.spend(items.saturating_mul(4))?;
+    exposed(rule, &wanted).map(|ports| numbers(&ports)).map_err(Trouble::Other)
 }
 
 fn numbers<'s>(ports: &[u16]) -> Value<'s> {

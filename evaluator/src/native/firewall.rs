@@ -11,11 +11,23 @@ use crate::condition::excerpt;
 use crate::json::{Json, Object};
 
 /// Those of the ports, which must be sorted, that the rule opens to everyone; none if one of its conditions does not
-/// hold, whatever is unknown of the others.
+/// hold, whatever is unknown of the others. Over UDP, only ports behind which something speaks it count.
 ///
 /// # Errors
 /// Why it cannot be said: each field that is missing or cannot be understood.
 pub fn exposed(rule: &Object<'_>, sensitive: &[u16]) -> Result<Vec<u16>, String> {
+    opened_to_everyone(rule, sensitive, false)
+}
+
+/// Those of the ports that the rule opens to everyone over UDP. Whoever asks knows that these ports speak it.
+///
+/// # Errors
+/// As for [`exposed`].
+pub fn exposed_udp(rule: &Object<'_>, sensitive: &[u16]) -> Result<Vec<u16>, String> {
+    opened_to_everyone(rule, sensitive, true)
+}
+
+fn opened_to_everyone(rule: &Object<'_>, sensitive: &[u16], over_udp: bool) -> Result<Vec<u16>, String> {
     let rule = Rule(rule);
     let transport = rule.transport();
     let conditions = [
@@ -24,6 +36,7 @@ pub fn exposed(rule: &Object<'_>, sensitive: &[u16]) -> Result<Vec<u16>, String>
         rule.one_of("access", &["allow"], &["deny"]),
         match &transport {
             Ok(Transport::Neither) => Holds::No,
+            Ok(Transport::Tcp) if over_udp => Holds::No,
             Ok(_) => Holds::Yes,
             Err(reason) => Holds::Unknown(reason.clone()),
         },
@@ -38,7 +51,7 @@ pub fn exposed(rule: &Object<'_>, sensitive: &[u16]) -> Result<Vec<u16>, String>
         }
     }
     let asked: Cow<'_, [u16]> = match transport {
-        Ok(Transport::Udp) => sensitive.iter().copied().filter(|port| speaks_udp(*port)).collect(),
+        Ok(Transport::Udp) if !over_udp => sensitive.iter().copied().filter(|port| speaks_udp(*port)).collect(),
         _ => sensitive.into(),
     };
     match rule.opened(&asked) {
@@ -160,9 +173,6 @@ impl<'r> Rule<'r> {
     fn is_from_the_internet(&self) -> Holds {
         const FIELD: &str = "source_addresses";
         let found = self.0.get(FIELD);
-        if found == Some(&Json::Null) && self.0.get("cloud_type").and_then(Json::as_text) == Some("gcp") {
-            return Holds::No; // sources are given by tags or service accounts, which only machines of the network have
-        }
         let Some(list) = found.and_then(items) else { return Holds::Unknown(reason(FIELD, found)) };
         let sources = list.iter().filter_map(Json::as_text);
         let unread = match networks::coverage(sources) {
@@ -170,7 +180,8 @@ impl<'r> Rule<'r> {
             Coverage::Part => list.iter().find(|item| item.as_text().is_none()).map(written),
             Coverage::Unclear(source) => Some(source.to_owned()),
         };
-        // No sources at all is no gap: Azure lists none where application security groups are the sources.
+        // No sources at all is no gap: where application security groups, tags or service accounts are the sources,
+        // which only machines of the network have, the list is empty.
         unread.map_or(Holds::No, |source| Holds::Unknown(not_understood(FIELD, &source)))
     }
 
@@ -293,9 +304,12 @@ mod tests {
 
     #[test]
     fn rules_by_tag_or_service_account_are_not_everyone() {
-        opens(&json!({"cloud_type": "gcp", "source_addresses": null}), &[]);
-        opens(&json!({"cloud_type": "gcp", "source_addresses": []}), &[]);
-        assert_eq!(judged(&json!({"source_addresses": null})), Err("com.source_addresses is null".to_owned()));
+        for cloud in ["azure", "gcp"] {
+            opens(&json!({"cloud_type": cloud, "source_addresses": []}), &[]);
+            let reason = judged(&json!({"cloud_type": cloud, "source_addresses": null}));
+            assert_eq!(reason, Err("com.source_addresses is null".to_owned()));
+        }
+        opens(&json!({"cloud_type": "gcp", "direction": "out", "source_addresses": null}), &[]);
         assert!(judged(&json!({"cloud_type": "gcp", "source_addresses": "absent"})).is_err());
     }
 
@@ -318,6 +332,23 @@ mod tests {
         {
             assert!(judged(&json!({"protocol": protocol})).unwrap_err().contains("protocol"), "{protocol}");
         }
+    }
+
+    #[test]
+    fn ports_that_are_asked_for_over_udp_need_not_be_known() {
+        let com = |protocol: &str| {
+            Json::from(&json!({
+                "enabled": true, "direction": "in", "access": "allow", "source_addresses": ["*"],
+                "protocol": protocol, "destination_ports": ["8125"],
+            }))
+        };
+        for (protocol, ports) in [("udp", &[8125][..]), ("17", &[8125]), ("all", &[8125]), ("tcp", &[]), ("icmp", &[])]
+        {
+            let Json::Object(com) = com(protocol) else { panic!() };
+            assert_eq!(exposed_udp(&com, &[53, 8125]).as_deref(), Ok(ports), "{protocol}");
+        }
+        let Json::Object(com) = com("?") else { panic!() };
+        assert!(exposed_udp(&com, &[8125]).unwrap_err().contains("com.protocol"));
     }
 
     #[test]
