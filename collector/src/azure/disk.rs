@@ -111,7 +111,8 @@ fn records(item: Item<'_>) -> Result<Made<'_>, Malformed> {
             properties.encryption_settings_collection.and_then(|settings| settings.enabled),
         )
         .with("encryption_type", encryption.kind)
-        .with("encryption_set", encryption.disk_encryption_set_id.or(confidential))
+        .with("encryption_set", encryption.disk_encryption_set_id.or_else(|| confidential.clone()))
+        .with("secure_vm_encryption_set", confidential)
         .with("network_access_policy", properties.network_access_policy)
         .with("public_network_access", properties.public_network_access);
     Ok(Made::one(Record { ext, ..Record::of(NAME, Some("disk"), id, item.raw) }))
@@ -158,6 +159,7 @@ mod tests {
         let record = made(&disk);
         assert_eq!(record["ext"]["disk_type"], "attached");
         assert_eq!(record["ext"]["encryption_set"], "/set");
+        assert_eq!(record["ext"]["secure_vm_encryption_set"], "/set");
         assert_eq!(made(&json!({"id": "/d", "managedByExtended": []}))["ext"]["disk_type"], "unattached");
     }
 
@@ -167,7 +169,13 @@ mod tests {
             "securityProfile": null, "networkAccessPolicy": null, "publicNetworkAccess": null});
         for disk in [json!({"id": "/d"}), json!({"id": "/d", "managedByExtended": null, "properties": nulls})] {
             let record = made(&disk);
-            for field in ["disk_state", "azure_disk_encryption_enabled", "encryption_type", "encryption_set"] {
+            for field in [
+                "disk_state",
+                "azure_disk_encryption_enabled",
+                "encryption_type",
+                "encryption_set",
+                "secure_vm_encryption_set",
+            ] {
                 assert_eq!(record["ext"].get(field), Some(&Value::Null), "{field}");
             }
         }

@@ -109,6 +109,26 @@ struct DiagnosticSettingProperties<'a> {
     workspace_id: Option<Text<'a>>,
     #[serde(borrow)]
     event_hub_authorization_rule_id: Option<Text<'a>>,
+    /// What event hubs were before.
+    #[serde(borrow)]
+    service_bus_rule_id: Option<Text<'a>>,
+    /// A service of a partner of Microsoft's.
+    #[serde(borrow)]
+    marketplace_partner_id: Option<Text<'a>>,
+}
+
+impl DiagnosticSettingProperties<'_> {
+    fn exports(&self) -> bool {
+        let destinations = [
+            &self.storage_account_id,
+            &self.workspace_id,
+            &self.event_hub_authorization_rule_id,
+            &self.service_bus_rule_id,
+            &self.marketplace_partner_id,
+        ];
+        let goes_somewhere = destinations.into_iter().flatten().any(|destination| !destination.is_empty());
+        goes_somewhere && self.logs.iter().flatten().any(|log| log.enabled == Some(true))
+    }
 }
 
 /// One category or one group of them.
@@ -152,8 +172,14 @@ pub(super) fn log_profile<'a>(raw: &'a RawValue, locations: Option<&'a [String]>
     Ok(Made::one(Record { ext, ..Record::of(LOG_PROFILE, Some(LOG_PROFILE), id, raw) }))
 }
 
-/// The record that a subscription has no log profile. `diagnostic_settings` is how many diagnostic settings it has, if
-/// they could be read: whoever has those needs no profile.
+/// Whether diagnostic settings export anything: at least one log is enabled, and there is a place for it.
+pub(super) fn exports(raw: &RawValue) -> Result<bool, Malformed> {
+    let setting: DiagnosticSetting<'_> = answer::item("a diagnostic setting", raw)?;
+    Ok(setting.properties.is_some_and(|properties| properties.exports()))
+}
+
+/// The record that a subscription has no log profile. `diagnostic_settings` is how many diagnostic settings of it
+/// export something, if they could be read: whoever has those needs no profile.
 pub(super) fn log_profile_missing<'a>(subscription_id: &str, diagnostic_settings: Option<u64>) -> Record<'a> {
     let count = diagnostic_settings.and_then(|count| i64::try_from(count).ok());
     Record {
@@ -243,6 +269,33 @@ mod tests {
         let record = one(diagnostic_setting(Item { raw: &raw(&json!({"id": "/ds"})), parent: "" }));
         assert_eq!(record["ext"]["categories"], json!([]));
         assert_eq!(record["ext"].get("workspace_id"), Some(&Value::Null));
+    }
+
+    #[test]
+    fn settings_export_what_is_enabled_to_somewhere() {
+        let of = |properties: Value| exports(&raw(&json!({"id": "/ds", "properties": properties}))).unwrap();
+        let logs = json!([{"category": "Policy", "enabled": false}, {"category": "Security", "enabled": true}]);
+        for destination in [
+            "storageAccountId",
+            "workspaceId",
+            "eventHubAuthorizationRuleId",
+            "serviceBusRuleId",
+            "marketplacePartnerId",
+        ] {
+            assert!(of(json!({"logs": logs, destination: "/d"})), "{destination}");
+            assert!(!of(json!({"logs": logs, destination: ""})), "{destination}");
+        }
+        for properties in [
+            Value::Null,
+            json!({}),
+            json!({"logs": logs}),
+            json!({"logs": null, "workspaceId": "/ws"}),
+            json!({"logs": [], "workspaceId": "/ws"}),
+            json!({"logs": [{"category": "Policy", "enabled": false}, {"category": "X"}], "workspaceId": "/ws"}),
+        ] {
+            assert!(!of(properties.clone()), "{properties}");
+        }
+        assert!(exports(&raw(&json!({"id": "/ds", "properties": {"logs": {}}}))).is_err());
     }
 
     #[test]

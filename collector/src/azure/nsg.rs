@@ -77,14 +77,16 @@ struct Reference<'a> {
 /// What `com` says of a firewall rule, in words common to all clouds.
 #[derive(Debug)]
 struct FirewallRule<'a> {
-    /// Whether Azure has put it to use; null when it does not say.
+    /// That Azure has put it to use. One whose last update is under way or has failed may be in force as it was or as
+    /// it shall be: nobody can say.
     enabled: Option<bool>,
     /// `in`, `out`.
     direction: Option<Cow<'a, str>>,
     /// `allow`, `deny`.
     access: Option<Cow<'a, str>>,
-    /// Address ranges and service tags; none when the sources are application security groups.
-    source_addresses: Vec<Cow<'a, str>>,
+    /// Address ranges and service tags; none when the sources are application security groups, and null when nothing
+    /// is said of them.
+    source_addresses: Option<Vec<Cow<'a, str>>>,
     /// `tcp`, `udp`, ..., `all`.
     protocol: Option<Cow<'a, str>>,
     /// Ports and ranges of ports.
@@ -116,7 +118,9 @@ fn rule_record<'a>(nsg_id: &Cow<'a, str>, raw: &'a RawValue) -> Result<Record<'a
         .with("nsg_id", nsg_id.clone())
         .with("security_rule_id", id.clone())
         .with("priority", properties.priority.map(|priority| priority as i64));
-    if let Some(groups) = properties.source_application_security_groups.take().filter(|groups| !groups.is_empty()) {
+    let groups = properties.source_application_security_groups.take().filter(|groups| !groups.is_empty());
+    let is_from_groups = groups.is_some();
+    if let Some(groups) = groups {
         let ids: Vec<_> = groups.into_iter().map(|group| group.id).collect();
         ext.set("source_application_security_groups", ids);
     }
@@ -126,32 +130,29 @@ fn rule_record<'a>(nsg_id: &Cow<'a, str>, raw: &'a RawValue) -> Result<Record<'a
         id,
         raw: Raw::Answer(raw),
         ext,
-        com: FirewallRule::of(properties).into_fields(),
+        com: FirewallRule::of(properties, is_from_groups).into_fields(),
     })
 }
 
 impl<'a> FirewallRule<'a> {
-    fn of(rule: RuleProperties<'a>) -> Self {
+    fn of(rule: RuleProperties<'a>, is_from_groups: bool) -> Self {
+        let sources: Vec<_> = all_of(rule.source_address_prefix, rule.source_address_prefixes).map(source).collect();
         Self {
-            enabled: rule.provisioning_state.map(|state| state.to_lowercase() == "succeeded"),
+            enabled: rule.provisioning_state.is_some_and(|state| state.to_lowercase() == "succeeded").then_some(true),
             direction: rule.direction.map(|direction| match lower(direction) {
                 direction if direction == "inbound" => Cow::Borrowed("in"),
                 direction if direction == "outbound" => Cow::Borrowed("out"),
                 other => other,
             }),
             access: rule.access.map(lower),
-            source_addresses: all_of(rule.source_address_prefix, rule.source_address_prefixes).map(source).collect(),
+            source_addresses: (is_from_groups || !sources.is_empty()).then_some(sources),
             protocol: rule.protocol.map(|protocol| match lower(protocol) {
                 protocol if protocol == "*" => Cow::Borrowed("all"),
                 other => other,
             }),
-            // Beside a list of ranges, the single range is the empty text.
-            destination_ports: all_of(
-                rule.destination_port_range.filter(|range| !range.is_empty()),
-                rule.destination_port_ranges,
-            )
-            .map(|ports| if ports == "*" { Cow::Borrowed(EVERY_PORT) } else { ports })
-            .collect(),
+            destination_ports: all_of(rule.destination_port_range, rule.destination_port_ranges)
+                .map(|ports| if ports == "*" { Cow::Borrowed(EVERY_PORT) } else { ports })
+                .collect(),
         }
     }
 }
@@ -168,9 +169,10 @@ impl<'a> FirewallRule<'a> {
     }
 }
 
-/// The API has one value apart from many; often only one of the two is there, and it may be both.
+/// The API has one value apart from many; often only one of the two is there, and it may be both. Beside a list, the
+/// single value may be the empty text.
 fn all_of<'a>(one: Option<Text<'a>>, many: Option<Vec<Text<'a>>>) -> impl Iterator<Item = Cow<'a, str>> {
-    one.into_iter().chain(many.into_iter().flatten()).map(|Text(text)| text)
+    one.into_iter().filter(|text| !text.is_empty()).chain(many.into_iter().flatten()).map(|Text(text)| text)
 }
 
 /// Azure takes the service tag in any case, and the portal writes `Any`.
@@ -194,12 +196,21 @@ mod tests {
     const SUBSCRIPTION: &str = "a8daa361-b951-46b5-8e9d-b375f2ffe9fd";
     const TENANT: &str = "f3cfe067-d008-48f3-b026-cf0dd7409b25";
 
+    const IN_FORCE: &str = "a rule whose update failed may be in force: it is not known to be off";
+    const SOURCELESS: &str = "nothing is said of the sources: they are not known to be none";
+
     /// Where the vectors show what the Python tool did and something else is right.
     const DIFFERENCES: &[(&str, &str, &str)] = &[
         // function, a part of the input, why
         ("firewall_source_addresses", r#""internet""#, "service tags have no case: it is everywhere"),
         ("firewall_rules", r#""security_rules":[{}"#, "neither id nor properties: counted as lost, not a record"),
         ("firewall_state", r#""provisioning_state":5"#, "the rule alone is lost, not all that follow"),
+        ("firewall_state", r#""provisioning_state":"Failed""#, IN_FORCE),
+        ("firewall_state", r#""provisioning_state":"""#, IN_FORCE),
+        ("firewall_source_addresses", r#""source_address_prefix":"""#, SOURCELESS),
+        ("firewall_source_addresses", "{}", SOURCELESS),
+        ("firewall_source_addresses", r#""source_address_prefixes":null"#, SOURCELESS),
+        ("firewall_source_addresses", r#"{"source_address_prefixes":[]}"#, SOURCELESS),
     ];
 
     fn difference(vector: &Value) -> Option<&'static str> {
@@ -362,7 +373,7 @@ mod tests {
         let com = serde_json::to_string(&made.records[0].com()).unwrap();
         assert_eq!(
             com,
-            r#"{"cloud_type":"azure","record_type":"firewall_rule","reference":"/N/securityRules/R","enabled":null,"direction":null,"access":null,"source_addresses":[],"protocol":null,"destination_ports":[]}"#
+            r#"{"cloud_type":"azure","record_type":"firewall_rule","reference":"/N/securityRules/R","enabled":null,"direction":null,"access":null,"source_addresses":null,"protocol":null,"destination_ports":[]}"#
         );
         assert_eq!(made.records[0].key(), "/n/securityrules/r");
     }
@@ -372,6 +383,36 @@ mod tests {
         for everywhere in ["*", "Internet", "INTERNET", "any", "Any"] {
             let com = com(&json!({"source_address_prefix": everywhere, "source_address_prefixes": [everywhere]}));
             assert_eq!(com.unwrap()["source_addresses"], json!(["0.0.0.0/0", "0.0.0.0/0"]), "{everywhere}");
+        }
+    }
+
+    #[test]
+    fn only_a_rule_that_is_in_use_is_known_to_be() {
+        for (state, enabled) in [
+            (json!("Succeeded"), json!(true)),
+            (json!("succeeded"), json!(true)),
+            (json!("Updating"), Value::Null),
+            (json!("Failed"), Value::Null),
+            (json!("Deleting"), Value::Null),
+            (Value::Null, Value::Null),
+        ] {
+            assert_eq!(com(&json!({"provisioning_state": state})).unwrap()["enabled"], enabled, "{state}");
+        }
+    }
+
+    #[test]
+    fn no_sources_are_those_of_groups_only() {
+        let groups = json!([{"id": "/asg"}]);
+        for (rule, sources) in [
+            (json!({}), Value::Null),
+            (json!({"source_address_prefix": ""}), Value::Null),
+            (json!({"source_address_prefix": "", "source_address_prefixes": []}), Value::Null),
+            (json!({"source_application_security_groups": []}), Value::Null),
+            (json!({"source_address_prefix": "", "source_address_prefixes": ["10.0.0.0/8"]}), json!(["10.0.0.0/8"])),
+            (json!({"source_application_security_groups": groups}), json!([])),
+            (json!({"source_application_security_groups": groups, "source_address_prefix": ""}), json!([])),
+        ] {
+            assert_eq!(com(&rule).unwrap()["source_addresses"], sources, "{rule}");
         }
     }
 

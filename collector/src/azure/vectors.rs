@@ -129,6 +129,7 @@ const NEW: &[(&str, &[&str])] = &[
             "azure_disk_encryption_enabled",
             "encryption_type",
             "encryption_set",
+            "secure_vm_encryption_set",
             "network_access_policy",
             "public_network_access",
         ],

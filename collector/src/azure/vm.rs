@@ -190,6 +190,20 @@ fn encryption(disk: Option<&Disk<'_>>, azure_disk_encryption: bool, at_host: boo
     }
 }
 
+/// What is said of a data disk: as the machine has it, and whether the view says that Azure Disk Encryption is on.
+fn data_disk<'a>(
+    name: Option<Text<'a>>,
+    disk: Option<&Disk<'a>>,
+    azure_disk_encryption: Option<bool>,
+    at_host: bool,
+) -> Fields<'a> {
+    Fields::new()
+        .with("name", name)
+        .with("encrypted", azure_disk_encryption)
+        .with("encryption", encryption(disk, azure_disk_encryption == Some(true), at_host))
+        .with("encryption_set", disk.and_then(Disk::encryption_set).cloned())
+}
+
 /// The record of a machine and its instance view.
 fn records<'a>(item: Item<'a>, answer: &'a RawValue) -> Result<Made<'a>, Malformed> {
     let machine: Machine<'a> = answer::item("a virtual machine", item.raw)?;
@@ -198,6 +212,8 @@ fn records<'a>(item: Item<'a>, answer: &'a RawValue) -> Result<Made<'a>, Malform
     let raw = joined(item.raw, "instance_view", answer)?;
     let properties = machine.properties.unwrap_or_default();
     let at_host = properties.security_profile.and_then(|profile| profile.encryption_at_host).unwrap_or(false);
+    // Without it, nobody knows which disks there are, nor which of those in the view is that of the OS.
+    let are_disks_known = properties.storage_profile.is_some();
     let storage = properties.storage_profile.unwrap_or_default();
     let os_disk = storage.os_disk.as_ref();
     let os_disk_name = os_disk.and_then(|disk| disk.name.as_deref());
@@ -205,29 +221,31 @@ fn records<'a>(item: Item<'a>, answer: &'a RawValue) -> Result<Made<'a>, Malform
 
     let (mut os_disk_encrypted, mut all_data_disks_encrypted) = (None, None);
     let mut os_azure_disk_encryption = false;
-    let mut described = Vec::new();
+    let mut views = Vec::new();
     for view in view.disks.unwrap_or_default() {
-        let (first, any) = (view.first_enabled(), view.any_enabled());
-        let name = view.name.as_deref();
+        let first = view.first_enabled();
         // A machine and a disk that both have no name go together, as in the Python tool.
-        if name == os_disk_name {
+        if view.name.as_deref() == os_disk_name {
             os_disk_encrypted = Some(first);
-            os_azure_disk_encryption = any == Some(true);
+            os_azure_disk_encryption = view.any_enabled() == Some(true);
             continue;
         }
         if matches!(all_data_disks_encrypted, None | Some(Some(true))) {
             all_data_disks_encrypted = Some(first);
         }
-        let disk = data_disks.iter().find(|disk| name.is_some() && disk.name.as_deref() == name);
-        let kind = encryption(disk, any == Some(true), at_host);
-        let encryption_set = disk.and_then(Disk::encryption_set).cloned();
-        described.push(
-            Fields::new()
-                .with("name", view.name)
-                .with("encrypted", any)
-                .with("encryption", kind)
-                .with("encryption_set", encryption_set),
-        );
+        views.push(view);
+    }
+    // The view of a machine may lack disks that the machine has, and the other way round while one is detached.
+    let mut described = Vec::new();
+    for disk in data_disks {
+        let name = disk.name.as_deref();
+        let seen = views.iter().position(|view| name.is_some() && view.name.as_deref() == name);
+        let any = seen.and_then(|place| views.remove(place).any_enabled());
+        described.push(data_disk(disk.name.clone(), Some(disk), any, at_host));
+    }
+    for view in views {
+        let any = view.any_enabled();
+        described.push(data_disk(view.name, None, any, at_host));
     }
 
     let mut ext = Fields::new();
@@ -244,7 +262,7 @@ fn records<'a>(item: Item<'a>, answer: &'a RawValue) -> Result<Made<'a>, Malform
     ext.set("os_disk_encryption", encryption(os_disk, os_azure_disk_encryption, at_host));
     ext.set("encryption_at_host", at_host);
     ext.set("os_disk_encryption_set", os_disk.and_then(Disk::encryption_set).cloned());
-    ext.set("data_disks", described);
+    ext.set("data_disks", are_disks_known.then_some(described));
     let names = view.extensions.unwrap_or_default().into_iter().filter_map(|extension| extension.name);
     ext.set("extensions", names.collect::<Vec<_>>());
     let com = Fields::new();
@@ -328,6 +346,7 @@ mod tests {
                 {"name": "managed", "encrypted": null, "encryption": "platform_managed_key", "encryption_set": null},
                 {"name": "ade", "encrypted": true, "encryption": "azure_disk_encryption", "encryption_set": null},
                 {"name": "blob", "encrypted": false, "encryption": "none", "encryption_set": null},
+                {"name": null, "encrypted": null, "encryption": "platform_managed_key", "encryption_set": null},
                 {"name": "gone", "encrypted": false, "encryption": null, "encryption_set": null},
                 {"name": null, "encrypted": false, "encryption": null, "encryption_set": null},
             ])
@@ -337,6 +356,29 @@ mod tests {
         let at_host = machine(&json!({"name": "os"}), &disks, &json!({"encryptionAtHost": true}));
         let record = made(&at_host, &view);
         assert_eq!(record["ext"]["data_disks"][4]["encryption"], "encryption_at_host");
+    }
+
+    #[test]
+    fn a_data_disk_that_the_view_does_not_show_is_not_left_out() {
+        let disks = json!([
+            {"name": "managed", "managedDisk": {}},
+            {"name": "set", "managedDisk": {"diskEncryptionSet": {"id": "/set"}}},
+        ]);
+        let machine = machine(&json!({"name": "os", "managedDisk": {}}), &disks, &Value::Null);
+        for view in [json!({}), json!({"disks": null}), json!({"disks": []}), json!({"disks": [{"name": "os"}]})] {
+            assert_eq!(
+                made(&machine, &view)["ext"]["data_disks"],
+                json!([
+                    {"name": "managed", "encrypted": null, "encryption": "platform_managed_key", "encryption_set": null},
+                    {"name": "set", "encrypted": null, "encryption": "customer_managed_key", "encryption_set": "/set"},
+                ]),
+                "{view}"
+            );
+        }
+        let none = json!({"id": "/vm", "properties": {"storageProfile": {}}});
+        assert_eq!(made(&none, &json!({}))["ext"]["data_disks"], json!([]));
+        let unknown = json!({"id": "/vm", "properties": {}});
+        assert_eq!(made(&unknown, &json!({"disks": [{"name": "d"}]}))["ext"]["data_disks"], Value::Null);
     }
 
     #[test]
@@ -362,7 +404,7 @@ mod tests {
             assert_eq!(ext["os_disk_name"], Value::Null);
             assert_eq!(ext["os_disk_encryption"], Value::Null);
             assert_eq!(ext["encryption_at_host"], false);
-            assert_eq!((&ext["data_disks"], &ext["extensions"]), (&json!([]), &json!([])));
+            assert_eq!((&ext["data_disks"], &ext["extensions"]), (&Value::Null, &json!([])));
         }
         let view = json!({"statuses": [{"code": null}, {}, {"code": "PowerState/Running"}, {"code": "other"}],
             "disks": [{"name": null, "encryptionSettings": null}], "extensions": [{"name": null}, {"name": "E"}]});

@@ -163,9 +163,10 @@ impl<'a> Firewall<'a> {
     fn source_addresses(&self) -> Option<Vec<Text<'a>>> {
         let is_named = |texts: &Option<Vec<Text<'_>>>| texts.as_ref().is_some_and(|texts| !texts.is_empty());
         match &self.source_ranges {
-            Some(ranges) => Some(ranges.clone()),
-            None if is_named(&self.source_tags) || is_named(&self.source_service_accounts) => Some(Vec::new()),
-            None => None,
+            Some(ranges) if !ranges.is_empty() => Some(ranges.clone()),
+            _ if is_named(&self.source_tags) || is_named(&self.source_service_accounts) => Some(Vec::new()),
+            // Google fills in 0.0.0.0/0 where nobody names a source: what has none is missing something.
+            _ => None,
         }
     }
 }
@@ -352,6 +353,8 @@ mod tests {
         let (addresses, ext) = source(json!({"sourceTags": ["web"], "sourceRanges": ["10.0.0.0/8"]}));
         assert_eq!((addresses, &ext["source_tags"]), (json!(["10.0.0.0/8"]), &json!(["web"])));
         assert_eq!(source(json!({"sourceTags": [], "priority": 0})).0, Value::Null);
+        assert_eq!(source(json!({"sourceRanges": []})).0, Value::Null);
+        assert_eq!(source(json!({"sourceRanges": [], "sourceTags": ["web"]})).0, json!([]));
     }
 
     #[test]

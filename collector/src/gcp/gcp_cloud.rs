@@ -245,7 +245,9 @@ impl GcpCloud {
             let reason =
                 format!("{account} sees no project: give it the role Browser, and Compute Viewer to read them");
             tracing::warn!(reason);
-            tally.note(reason);
+            // Google hides what one may not see: nothing is known of what there is.
+            done.coverage.push(Coverage::not_read(&unit.scope, &unit.resource_type, State::Denied, reason));
+            return Ok(done);
         }
         go_on(unit, task, next, &mut tally, &mut done)?;
         for list in LISTS {

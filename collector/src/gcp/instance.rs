@@ -135,7 +135,7 @@ impl<'a> Instance<'a> {
         }
         Fields::new()
             .with("status", self.status)
-            .with("external_ips", external_ips(self.network_interfaces.unwrap_or_default()))
+            .with("external_ips", self.network_interfaces.map(external_ips))
             .with("service_accounts", emails)
             .with("scopes", scopes)
             .with("ip_forwarding", self.can_ip_forward.unwrap_or(false))
@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(record["com"].get("reference"), None);
         for (member, expected) in [
             ("status", Value::Null),
-            ("external_ips", json!([])),
+            ("external_ips", Value::Null),
             ("service_accounts", json!([])),
             ("scopes", json!([])),
             ("ip_forwarding", json!(false)),
@@ -269,6 +269,12 @@ mod tests {
         ] {
             assert_eq!(record["ext"][member], expected, "{member}");
         }
+    }
+
+    #[test]
+    fn interfaces_without_access_from_outside_have_no_external_address() {
+        let record = made(&json!({"name": "vm", "networkInterfaces": [{"networkIP": "10.0.0.2"}]}), Some("z"));
+        assert_eq!(record["ext"]["external_ips"], json!([]));
     }
 
     #[test]

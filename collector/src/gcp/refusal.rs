@@ -209,7 +209,8 @@ fn forbidden(asked: &Asked<'_>, said: &Said, not_read: impl Fn(State, &str) -> R
         // Calls may be charged to another project than they ask of: then it says nothing of what is in this one.
         let charged = said.consumer.as_deref().map(|consumer| consumer.trim_start_matches("projects/"));
         let is_its_own = |project: &Project| {
-            charged.is_none_or(|charged| charged == project.id || Some(charged) == project.number.as_deref())
+            let mut known_by = [Some(project.id.as_str()), project.number.as_deref()].into_iter().flatten();
+            known_by.any(|known| charged.map_or_else(|| names(&said.message, known), |charged| charged == known))
         };
         return match asked.project {
             Some(project) if is_its_own(project) => {
@@ -242,6 +243,17 @@ fn forbidden(asked: &Asked<'_>, said: &Said, not_read: impl Fn(State, &str) -> R
         }
         None => not_read(State::Denied, &format!("give {account} a role that may read it, like {role}")),
     }
+}
+
+/// Whether a message names a project by this id or number, and not one whose id or number has it as a part.
+fn names(message: &str, project: &str) -> bool {
+    // `example.com:my-project` is another project than `my-project`; behind it, a sentence may end.
+    let goes_on = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    message.match_indices(project).any(|(place, _)| {
+        let before = message[..place].chars().next_back();
+        let behind = message[place + project.len()..].chars().next();
+        !before.is_some_and(|c| goes_on(c) || c == '.' || c == ':') && !behind.is_some_and(goes_on)
+    })
 }
 
 /// How long Google asks to wait: in the header, in the details, or until the next minute.
@@ -376,6 +388,28 @@ mod tests {
         let (state, reason) = not_read(false, &disabled("projects/17"));
         assert_eq!(state, State::Failed);
         assert!(reason.contains("403 SERVICE_DISABLED: The API is off.; enable the API in the project"), "{reason}");
+    }
+
+    #[test]
+    fn an_api_that_is_off_nobody_says_where_says_nothing_of_the_project() {
+        let state = |message: &str| not_read(true, &error(403, "SERVICE_DISABLED", message)).0;
+        for message in [
+            "The API has not been used in project 17 before or it is disabled.",
+            "The API is off in project my-project.",
+            "Enable it: https://console.developers.google.com/apis/api/compute.googleapis.com/overview?project=17",
+        ] {
+            assert_eq!(state(message), State::NotEnabled, "{message}");
+        }
+        for message in [
+            "",
+            "The API is off.",
+            "The API has not been used in project 117 before.",
+            "The API has not been used in project 170 before.",
+            "The API is off in project my-project-2.",
+            "The API is off in project example.com:my-project.",
+        ] {
+            assert_eq!(state(message), State::Failed, "{message}");
+        }
     }
 
     #[test]
