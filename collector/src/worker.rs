@@ -44,6 +44,11 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 const BUS_PAUSE: Duration = Duration::from_secs(5);
 /// How long a worker waits after it could not say what became of a unit.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
+/// What a unit that makes one call at a time is to the worker's load, of which there is so much for each call at once.
+/// One that makes more is less for each: its calls need not all be in flight all the time.
+const LOAD: usize = 3;
+/// What each call of a unit that makes many at once is to the load: half as many again are under way as can be.
+const LOAD_OF_MANY: usize = 2;
 /// How long a stopping worker lets units finish.
 const DRAIN: Duration = Duration::from_secs(20);
 
@@ -56,7 +61,8 @@ pub async fn run(worker: Worker, pools: Vec<Key>) {
     let mut serving = JoinSet::new();
     for pool in pools {
         // Each pool has its own: one that nobody uses must not hold what another needs.
-        serving.spawn(serve_pool(Arc::clone(&collector), pool, Arc::new(Semaphore::new(concurrency))));
+        let load = Arc::new(Semaphore::new(concurrency.saturating_mul(LOAD).min(Semaphore::MAX_PERMITS)));
+        serving.spawn(serve_pool(Arc::clone(&collector), pool, load));
     }
     while serving.join_next().await.is_some() {}
 }
@@ -110,19 +116,27 @@ impl Collector {
     /// Pulls and spawns until pulling fails.
     async fn pull(self: &Arc<Self>, pool: &Key, permits: &Arc<Semaphore>, units: &mut JoinSet<()>) -> BusError {
         // A unit that waits in a buffer is one that no other collector takes: hold few.
-        let limits = PullLimits { messages: 16, ..PullLimits::default() };
+        let limits = PullLimits { messages: 4, ..PullLimits::default() };
         let mut puller = match self.worker.bus.pull(&ConsumerId::pool(pool), limits).await {
             Ok(puller) => puller,
             Err(error) => return error,
         };
         loop {
-            let Ok(permit) = Arc::clone(permits).acquire_owned().await else {
-                return BusError::new(BusErrorKind::Unsupported, "the worker is closed");
-            };
+            let closed = || BusError::new(BusErrorKind::Unsupported, "the worker is closed");
+            let least = u32::try_from(LOAD).unwrap_or(1);
+            let Ok(mut permit) = Arc::clone(permits).acquire_many_owned(least).await else { return closed() };
             let delivery = match puller.next().await {
                 Ok(delivery) => delivery,
                 Err(error) => return error,
             };
+            let more = self.load_of(&delivery).saturating_sub(least);
+            if more > 0 {
+                let rest = Arc::clone(permits).acquire_many_owned(more);
+                match delivery.while_working(PROGRESS_EVERY, rest).await {
+                    Ok(rest) => permit.merge(rest),
+                    Err(_) => return closed(),
+                }
+            }
             while units.try_join_next().is_some() {}
             let collector = Arc::clone(self);
             units.spawn(async move {
@@ -130,6 +144,18 @@ impl Collector {
                 drop(permit);
             });
         }
+    }
+
+    /// What a unit is to the worker's load.
+    fn load_of(&self, delivery: &Delivery) -> u32 {
+        #[derive(serde::Deserialize)]
+        struct Calls {
+            #[serde(default)]
+            calls: u32,
+        }
+        let calls = serde_json::from_slice::<Calls>(&delivery.message.payload).map_or(0, |unit| unit.calls);
+        let most = self.worker.concurrency.saturating_mul(LOAD);
+        u32::try_from((calls as usize * LOAD_OF_MANY).clamp(LOAD, most.max(LOAD))).unwrap_or(1)
     }
 
     async fn take(&self, delivery: Delivery) {

@@ -34,6 +34,9 @@ pub struct Unit {
     pub list: Option<String>,
     /// What the plugin needs to do it.
     pub task: Box<RawValue>,
+    /// How many calls it makes at once: a worker takes the fewer units, the more they make. 0 is one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub calls: u32,
     /// Counts the successors, from 1.
     pub attempt: u32,
     /// How often the list was begun again because a page token was refused.
@@ -73,6 +76,7 @@ impl Unit {
             resource_type: String::new(),
             list: None,
             task: null(),
+            calls: 0,
             attempt: 1,
             restart: 0,
             wait_ms: 0,
@@ -90,6 +94,7 @@ impl Unit {
             scope: scope.to_owned(),
             resource_type: resource_type.to_owned(),
             task,
+            calls: 0,
             attempt: 1,
             restart: 0,
             wait_ms: 0,
@@ -115,7 +120,8 @@ impl Unit {
     /// patience begins anew.
     #[must_use]
     pub fn rest(&self, task: Box<RawValue>, wait: Duration) -> Self {
-        Self { wait_ms: millis(wait), ..self.next_page(format!("{}+", self.id), task) }
+        let next = self.next_page(format!("{}+", self.id), task);
+        Self { wait_ms: millis(wait), calls: self.calls, ..next }
     }
 
     /// The same children, or, if they are too many for one unit end, units that announce them.
@@ -178,6 +184,11 @@ impl Unit {
         let id = format!("unit:{}:{}:{}:{}:{}", self.audit, self.version, self.plugin, self.id, self.attempt);
         Ok(Outgoing::json(subject, self)?.with_id(id))
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it so")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 fn millis(duration: Duration) -> u64 {

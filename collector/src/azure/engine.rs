@@ -408,7 +408,9 @@ impl Engine {
         let page = unit_id(&unit.resource_type, &self.place_id(unit, task), unit.restart, task.page);
         for (number, items) in units.into_iter().enumerate() {
             let task = Task { page: 0, items, mark: None, ..task.but_for_items() };
-            done.children.push(unit.next_page(format!("{page}/d{}", number + 1), task.to_raw()?));
+            let calls = u32::try_from(task.items.len().min(AHEAD)).unwrap_or(1);
+            let details = unit.next_page(format!("{page}/d{}", number + 1), task.to_raw()?);
+            done.children.push(Unit { calls, ..details });
         }
         Ok(listed)
     }

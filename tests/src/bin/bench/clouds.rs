@@ -74,7 +74,11 @@ async fn latency(cli: &Cli) -> Result<()> {
         medians.push((seconds, least));
     }
     if let [(one, least), (two, _)] = medians.as_slice() {
-        println!("  one collector {:.2} (target: at most 1.3); two take {:.2} of one (target: 0.6)", one / least, two / one);
+        println!(
+            "  one collector {:.2} (target: at most 1.3); two take {:.2} of one (target: 0.6)",
+            one / least,
+            two / one
+        );
     }
     Ok(())
 }
@@ -96,7 +100,7 @@ async fn cpu(cli: &Cli) -> Result<()> {
         for _ in 0..cli.runs {
             let nats = NatsServer::start_unsynced().await?;
             // One core for the collector: the rest is the simulator's and the broker's.
-            let collectors = start_collectors(1, &nats, &["taskset", "-c", "0"]).await?;
+            let collectors = start_collectors(1, &nats, &["/usr/bin/taskset", "-c", "0"]).await?;
             let collector = collectors.first().context("no collector")?;
             let before = processor_time(collector)?;
             times.push(run(&workspace, &nats).await?);
@@ -134,7 +138,7 @@ async fn start_collectors(count: usize, nats: &NatsServer, before: &[&str]) -> R
             None => release("collector")?.args(args),
             Some((tool, more)) => {
                 let collector = release_path("collector")?;
-                Program::named(*tool).args(more.iter().copied()).arg(collector).args(args)
+                Program::at(*tool).args(more.iter().copied()).arg(collector).args(args)
             }
         };
         collectors.push(launch.start()?);
@@ -180,8 +184,10 @@ async fn simulator_rate(cloud: &Cloudsim) -> Result<f64> {
         .map(|subscription| {
             let (client, token) = (Arc::clone(&client), Arc::clone(&token));
             let id = cloud.estate().subscription_id(subscription);
-            let mut next =
-                Some(format!("{}/subscriptions/{id}/providers/Microsoft.Compute/disks?api-version=2023-10-02", cloud.url()));
+            let mut next = Some(format!(
+                "{}/subscriptions/{id}/providers/Microsoft.Compute/disks?api-version=2023-10-02",
+                cloud.url()
+            ));
             async move {
                 let mut pages = 0;
                 while let Some(url) = next.take() {
