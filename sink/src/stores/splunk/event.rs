@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
+use jiff::Timestamp;
 use proto::record::RecordView;
-use proto::subject::Version;
+use proto::subject::{Key, Version};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -24,6 +25,48 @@ pub(super) struct Events {
     pub(super) lines: Vec<u8>,
     /// The place of each in the batch, and where it stands.
     pub(super) events: Vec<(usize, Range<usize>)>,
+    /// What was said of the last one: most of a batch are of one run.
+    last: Option<Shared>,
+}
+
+/// What all events of a run say.
+#[derive(Debug, Clone)]
+struct Shared {
+    audit: Key,
+    version: Version,
+    /// When the run began.
+    began: Option<String>,
+    /// All between the time and the document.
+    metadata: Vec<u8>,
+}
+
+impl Shared {
+    fn of(document: &Document, metadata: &Metadata) -> Self {
+        let mut text = Vec::new();
+        let mut field = |name: &str, value: Option<&str>| {
+            let Some(value) = value else { return };
+            text.extend_from_slice(format!("\"{name}\":").as_bytes());
+            // Writing a text as JSON into memory cannot fail.
+            let _ = serde_json::to_writer(&mut text, value);
+            text.push(b',');
+        };
+        field("host", metadata.host.as_deref());
+        let source = metadata.source.clone().unwrap_or_else(|| format!("cloudmarker:{}", document.audit));
+        field("source", Some(&source));
+        field("sourcetype", Some(&metadata.sourcetype));
+        field("index", metadata.index.as_deref());
+        text.extend_from_slice(b"\"event\":");
+        Self {
+            audit: document.audit.clone(),
+            version: document.version.clone(),
+            began: began(&document.version).map(seconds),
+            metadata: text,
+        }
+    }
+
+    fn is_of(&self, document: &Document) -> bool {
+        self.version == document.version && self.audit == document.audit
+    }
 }
 
 impl Events {
@@ -34,29 +77,24 @@ impl Events {
         }
         // What is not JSON would break those behind it, too.
         let record = RecordView::parse(&document.body).map_err(|error| format!("it is not a JSON object: {error}"))?;
+        let shared = match self.last.take() {
+            Some(last) if last.is_of(document) => last,
+            _ => Shared::of(document, metadata),
+        };
         let start = self.lines.len();
         self.lines.push(b'{');
-        if let Some(time) = time(&record, &document.version) {
-            self.lines.extend_from_slice(format!("\"time\":{time},").as_bytes());
+        let own = own_time(&record).map(seconds);
+        if let Some(time) = own.as_ref().or(shared.began.as_ref()) {
+            self.lines.extend_from_slice(b"\"time\":");
+            self.lines.extend_from_slice(time.as_bytes());
+            self.lines.push(b',');
         }
-        let audit = || format!("cloudmarker:{}", document.audit);
-        self.field("host", metadata.host.as_deref());
-        self.field("source", Some(&metadata.source.clone().unwrap_or_else(audit)));
-        self.field("sourcetype", Some(&metadata.sourcetype));
-        self.field("index", metadata.index.as_deref());
-        self.lines.extend_from_slice(b"\"event\":");
+        self.lines.extend_from_slice(&shared.metadata);
         self.lines.extend_from_slice(&document.body);
         self.lines.extend_from_slice(b"}\n");
         self.events.push((place, start..self.lines.len()));
+        self.last = Some(shared);
         Ok(())
-    }
-
-    fn field(&mut self, name: &str, value: Option<&str>) {
-        let Some(value) = value else { return };
-        self.lines.extend_from_slice(format!("\"{name}\":").as_bytes());
-        // Writing a text as JSON into memory cannot fail.
-        let _ = serde_json::to_writer(&mut self.lines, value);
-        self.lines.push(b',');
     }
 
     /// One of them alone.
@@ -66,30 +104,35 @@ impl Events {
     }
 }
 
-/// When it happened, in seconds since 1970: what `com.time` says, else when its run began. It is the same however often
-/// the document comes.
-fn time(record: &RecordView<'_>, version: &Version) -> Option<String> {
+/// When it happened, as `com.time` says. It is the same however often the document comes.
+fn own_time(record: &RecordView<'_>) -> Option<Timestamp> {
     #[derive(Deserialize)]
     struct Time<'a> {
         #[serde(borrow, default)]
         time: Option<&'a RawValue>,
     }
-    let com = record.com.map(RawValue::get).filter(|com| com.contains("\"time\""));
-    let said = com.and_then(|com| serde_json::from_str::<Time<'_>>(com).ok()?.time).map(RawValue::get);
-    let said = said.and_then(|time| serde_json::from_str::<String>(time).ok()?.parse::<jiff::Timestamp>().ok());
-    let moment = said.or_else(|| {
-        let began = jiff::civil::DateTime::strptime("%Y%m%d_%H%M%S", version.as_str()).ok()?;
-        Some(began.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
-    });
-    moment.map(|moment| {
-        let milliseconds = moment.as_millisecond();
-        format!("{}.{:03}", milliseconds.div_euclid(1000), milliseconds.rem_euclid(1000))
-    })
+    let com = record.com?.get();
+    if !com.contains("\"time\"") {
+        return None;
+    }
+    let time = serde_json::from_str::<Time<'_>>(com).ok()?.time?;
+    serde_json::from_str::<String>(time.get()).ok()?.parse().ok()
+}
+
+/// When a run began.
+fn began(version: &Version) -> Option<Timestamp> {
+    let began = jiff::civil::DateTime::strptime("%Y%m%d_%H%M%S", version.as_str()).ok()?;
+    Some(began.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
+}
+
+/// In seconds since 1970.
+fn seconds(moment: Timestamp) -> String {
+    let milliseconds = moment.as_millisecond();
+    format!("{}.{:03}", milliseconds.div_euclid(1000), milliseconds.rem_euclid(1000))
 }
 
 #[cfg(test)]
 mod tests {
-    use proto::subject::Key;
     use serde_json::{Value, json};
 
     use super::*;
