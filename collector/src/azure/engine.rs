@@ -706,7 +706,14 @@ impl Engine {
         }
         let locations = locations.is_some().then_some(names);
         if profiles.is_empty() {
-            let newer = newer.map(|settings| settings.len() as u64);
+            // Settings of which one cannot be understood are settings of which nothing is known.
+            let exporting = newer.map(|settings| settings.iter().map(|raw| monitor::exports(raw)).collect::<Vec<_>>());
+            let newer = match exporting {
+                Some(exporting) if exporting.iter().all(Result::is_ok) => {
+                    Some(exporting.into_iter().flatten().filter(|exports| *exports).count() as u64)
+                }
+                _ => None,
+            };
             let made = Made::one(monitor::log_profile_missing(&place.subscription.id, newer));
             self.emit_all(out, Ok(made), place.subscription, &mut tally).await?;
         }
