@@ -433,8 +433,9 @@ async fn an_account_that_sees_nothing_is_told() -> Result<()> {
     audited.cloud.faults(|faults| faults.blind = BTreeSet::from([account.clone()]));
     let reading = audited.reading(json!({})).await?.all().await?;
     let coverage = reading.coverage("", "project");
-    assert_eq!(coverage.read, 0);
+    assert_eq!((coverage.state, coverage.read, coverage.missing), (State::Denied, 0, None));
     assert!(coverage.reason.as_ref().is_some_and(|reason| reason.contains(&account)), "{coverage:?}");
+    assert!(!reading.fold.is_whole());
     Ok(())
 }
 

@@ -313,6 +313,7 @@ fn security_rule(cloud: &Cloudsim, subscription: usize, nsg: &str, rule: &Value)
     let lower = |name: &str| properties[name].as_str().map(str::to_lowercase);
     let texts = |one: &str, many: &str| -> Vec<String> {
         let one = properties[one].as_str().into_iter();
+        let one = one.filter(|text| !text.is_empty());
         one.chain(array(&properties[many]).iter().filter_map(Value::as_str)).map(str::to_owned).collect()
     };
     let word = |text: Option<String>, from: &[(&str, &str)]| {
@@ -327,7 +328,6 @@ fn security_rule(cloud: &Cloudsim, subscription: usize, nsg: &str, rule: &Value)
         .collect();
     let ports: Vec<String> = texts("destinationPortRange", "destinationPortRanges")
         .into_iter()
-        .filter(|text| !text.is_empty())
         .map(|text| if text == "*" { "0-65535".to_owned() } else { text })
         .collect();
     let mut ext = json!({"nsg_id": nsg, "security_rule_id": rule["id"], "priority": properties["priority"]});
@@ -344,10 +344,11 @@ fn security_rule(cloud: &Cloudsim, subscription: usize, nsg: &str, rule: &Value)
             "cloud_type": "azure",
             "record_type": "firewall_rule",
             "reference": rule["id"],
-            "enabled": lower("provisioningState").map(|state| state == "succeeded"),
+            // Nobody knows whether a rule is in force whose update is under way or has failed.
+            "enabled": (lower("provisioningState").as_deref() == Some("succeeded")).then_some(true),
             "direction": word(lower("direction"), &[("inbound", "in"), ("outbound", "out")]),
             "access": lower("access"),
-            "source_addresses": sources,
+            "source_addresses": (!sources.is_empty() || !groups.is_empty()).then_some(sources),
             "protocol": word(lower("protocol"), &[("*", "all")]),
             "destination_ports": ports,
         }),
@@ -404,21 +405,28 @@ fn machine(machine: &Value, view: &Value) -> Value {
         ext["os_disk_encrypted"] = first(view);
     }
     ext["os_disk_encryption"] = protection(Some(os_disk), os_view.is_some_and(any), at_host);
-    let mut data_disks = Vec::new();
-    for view in views.iter().filter(|view| !is_os_disk(view)) {
+    let data_views: Vec<&Value> = views.iter().filter(|view| !is_os_disk(view)).collect();
+    for view in &data_views {
         if ext.get("all_data_disks_encrypted").is_none_or(is_true) {
             ext["all_data_disks_encrypted"] = first(view);
         }
-        let models = array(&properties["storageProfile"]["dataDisks"]);
-        let model = models.iter().find(|model| model["name"] == view["name"]);
-        data_disks.push(json!({
-            "name": view["name"],
-            "encrypted": encrypted(view),
-            "encryption": protection(model, any(view), at_host),
-            "encryption_set": model.map(|model| model["managedDisk"]["diskEncryptionSet"]["id"].clone()),
-        }));
     }
-    ext["data_disks"] = json!(data_disks);
+    // First what the machine has, then what only its view shows.
+    let models = array(&properties["storageProfile"]["dataDisks"]);
+    let described = |model: Option<&Value>, view: Option<&Value>| {
+        json!({
+            "name": model.or(view).map(|disk| disk["name"].clone()),
+            "encrypted": view.map(encrypted),
+            "encryption": protection(model, view.is_some_and(any), at_host),
+            "encryption_set": model.map(|model| model["managedDisk"]["diskEncryptionSet"]["id"].clone()),
+        })
+    };
+    let same = |one: &Value, other: &Value| one["name"].is_string() && one["name"] == other["name"];
+    let of_models =
+        models.iter().map(|model| described(Some(model), data_views.iter().copied().find(|view| same(view, model))));
+    let only_seen = data_views.iter().copied().filter(|view| !models.iter().any(|model| same(view, model)));
+    let disks: Vec<Value> = of_models.chain(only_seen.map(|view| described(None, Some(view)))).collect();
+    ext["data_disks"] = json!(properties["storageProfile"].is_object().then_some(disks));
     ext
 }
 
@@ -431,6 +439,7 @@ fn disk(disk: &Value) -> Value {
         "azure_disk_encryption_enabled": properties["encryptionSettingsCollection"]["enabled"],
         "encryption_type": properties["encryption"]["type"],
         "encryption_set": properties["encryption"]["diskEncryptionSetId"],
+        "secure_vm_encryption_set": properties["securityProfile"]["secureVMDiskEncryptionSetId"],
         "network_access_policy": properties["networkAccessPolicy"],
         "public_network_access": properties["publicNetworkAccess"],
     })
@@ -446,7 +455,7 @@ fn vault(vault: &Value) -> Value {
         "recoverable": is_true(soft_delete) && is_true(purge),
         "enable_rbac_authorization": is_true(&properties["enableRbacAuthorization"]),
         "public_network_access": properties["publicNetworkAccess"],
-        "default_network_access_allowed": told(acls.is_null() || acls["defaultAction"] == "Allow"),
+        "default_network_access_allowed": acls.is_null() || acls["defaultAction"] == "Allow",
     })
 }
 
