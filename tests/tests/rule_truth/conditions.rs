@@ -145,7 +145,8 @@ pub const RULES: &[Rule] = &[
     ),
     own("unattacheddisk", "azure_disk_unattached_encryption", |it| {
         let own_key = it.ext["encryption_type"].as_str().map(|kind| kind.contains("Customer"));
-        let wrong = match it.ext["azure_disk_encryption_enabled"] == true {
+        let is_confidential = it.ext["secure_vm_encryption_set"].is_string();
+        let wrong = match is_confidential || it.ext["azure_disk_encryption_enabled"] == true {
             true => Some(false),
             false => own_key.map(|own| !own),
         };
@@ -313,9 +314,20 @@ pub const RULES: &[Rule] = &[
         |it| instance(it, "instance_serial_port_event", Some(it.ext["serial_port_enabled"] == true)),
     ),
     own("gcpkeys", "gcp_instance_project_ssh_keys", |it| {
+        // What the project says of OS Login decides where the instance says nothing.
+        let says_nothing = it.ext["block_project_ssh_keys"].is_null() && it.ext["os_login"].is_null();
         let wrong = it.ext["block_project_ssh_keys"] != true && it.ext["os_login"] != true;
-        instance(it, "instance_project_ssh_keys_event", Some(wrong))
+        instance(it, "instance_project_ssh_keys_event", (!says_nothing).then_some(wrong))
     }),
+    with(
+        "gcpkeysoslogin",
+        "gcp_instance_project_ssh_keys",
+        || json!({"project_default": true}),
+        |it| {
+            let wrong = it.ext["block_project_ssh_keys"] != true && it.ext["os_login"] == false;
+            instance(it, "instance_project_ssh_keys_event", Some(wrong))
+        },
+    ),
 ];
 
 // ---- Firewalls ----
@@ -393,7 +405,7 @@ fn is_weak(kind: &Value) -> Wrong {
 }
 
 fn data_disks(it: &Truth) -> Said {
-    let mut said = Said::default();
+    let mut said = Said { is_unknown: it.ext["data_disks"].is_null(), ..Said::default() };
     for disk in it.ext["data_disks"].as_array().into_iter().flatten() {
         // Where the machine does not tell of the disk, Azure Disk Encryption alone counts.
         let wrong =
