@@ -43,7 +43,7 @@ const MOST_PARENT_BYTES: usize = 192 * 1024;
 /// An item larger than this has no details read: its unit would not fit into a message.
 const LARGEST_PARENT: usize = 640 * 1024;
 /// How many details of a unit are asked for at once. Other units ask at the same time.
-const AHEAD: usize = 16;
+const AHEAD: usize = 25;
 /// Most pages of a detail that is a list.
 const MOST_DETAIL_PAGES: u32 = 100;
 /// How large a page and a detail are before the first one came.
