@@ -10,7 +10,7 @@ endif
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-setup: ## Install the servers that the tests need into .testdeps/ (no root)
+setup: ## Install the servers and clients that the tests need into .testdeps/ (no root)
 	@tests/setup
 
 # The binaries come first: the end-to-end tests start them, and cargo does not build another package's
