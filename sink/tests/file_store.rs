@@ -485,7 +485,7 @@ fn the_files_of_a_plan_are_known_beforehand() {
 #[test]
 fn a_class_that_is_not_served_is_named() {
     let (folder, audit) = (TempFolder::new(), Audit::new());
-    let class = "cloudmarker.stores.esstore.EsStore";
+    let class = "cloudmarker.stores.nosuchstore.NoSuchStore";
     let Err(reason) = audit.build_class(class, Role::Store, V1, &folder.0) else { panic!("it was built") };
     assert_eq!(reason, format!("this sink does not serve the class {class}"));
 }
