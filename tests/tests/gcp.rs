@@ -423,6 +423,13 @@ async fn limits_and_selections_leave_out_and_say_so() -> Result<()> {
     let reading = audited.reading(json!({"projects": [name]})).await?.all().await?;
     assert_eq!(reading.coverage(&two, "instance").state, State::Complete);
     assert!(reading.fold.is_whole());
+
+    // The second page has the last project; what no page has is said.
+    let last = audited.project_id(5);
+    let reading = audited.reading(json!({"projects": [one, last, "gone-project"]})).await?.all().await?;
+    let missing: Vec<_> = reading.fold.coverage().into_iter().filter(|one| !one.state.is_whole()).collect();
+    let [gone] = missing.as_slice() else { panic!("{missing:?}") };
+    assert_eq!((gone.scope.as_str(), gone.state), ("gone-project", State::Failed));
     Ok(())
 }
 

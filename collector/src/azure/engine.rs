@@ -261,6 +261,7 @@ impl Engine {
         }
         for raw in page.value.iter().skip(items.len()) {
             if let Ok((subscription, _)) = subscription::read(raw, tenant) {
+                known.extend([Some(subscription.id.clone()), subscription.name.clone()].into_iter().flatten());
                 done.coverage.extend(self.skipped(&subscription, "`_max_subs` leaves out the subscription"));
             }
         }

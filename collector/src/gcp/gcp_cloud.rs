@@ -171,11 +171,14 @@ struct Task {
     /// The project whose list it is; the list of projects has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     project: Option<Project>,
+    /// Entries of `projects` that no page before had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unseen: Option<Vec<String>>,
 }
 
 impl Task {
     fn first(project: Option<Project>) -> Self {
-        Self { page: 1, token: None, before: 0, project }
+        Self { page: 1, token: None, before: 0, project, unseen: None }
     }
 
     fn to_raw(&self) -> Result<Box<RawValue>, WorkError> {
@@ -249,7 +252,20 @@ impl GcpCloud {
             done.coverage.push(Coverage::not_read(&unit.scope, &unit.resource_type, State::Denied, reason));
             return Ok(done);
         }
-        go_on(unit, task, next, &mut tally, &mut done)?;
+        let all: Vec<Project> =
+            page.items.iter().filter_map(|item| project::read(item.raw).ok()).map(|read| read.project).collect();
+        let known_by: Vec<&str> = all.iter().flat_map(known_by).collect();
+        let mut unseen = self.settings.projects.not_matched_by(&known_by);
+        if let Some(before) = &task.unseen {
+            unseen.retain(|entry| before.contains(entry));
+        }
+        if next == Next::End {
+            for entry in &unseen {
+                let reason = format!("`projects` names {entry}, and the account sees no such project");
+                done.coverage.push(Coverage::not_read(entry, &unit.resource_type, State::Failed, reason));
+            }
+        }
+        go_on(unit, &Task { unseen: Some(unseen), ..task.clone() }, next, &mut tally, &mut done)?;
         for list in LISTS {
             for project in &found {
                 let id = unit_id(list.name(), &project.id, 0, 1);
@@ -263,8 +279,7 @@ impl GcpCloud {
 
     /// Why the configuration leaves out what is in a project, if it does.
     fn why_left_out(&self, project: &Project) -> Option<String> {
-        let known_by = [Some(project.id.as_str()), project.name.as_deref(), project.number.as_deref()];
-        let known_by: Vec<&str> = known_by.into_iter().flatten().collect();
+        let known_by: Vec<&str> = known_by(project).collect();
         (!self.settings.projects.includes(&known_by)).then(|| "`projects` leaves out the project".to_owned())
     }
 
@@ -415,6 +430,7 @@ fn go_on(unit: &Unit, task: &Task, next: Next, tally: &mut Tally, done: &mut Don
                 token: Some(token),
                 before: task.before + tally.count(),
                 project: task.project.clone(),
+                unseen: task.unseen.clone(),
             };
             let id = unit_id(&unit.resource_type, &unit.scope, unit.restart, task.page);
             done.children.push(unit.next_page(id, task.to_raw()?));
@@ -423,6 +439,11 @@ fn go_on(unit: &Unit, task: &Task, next: Next, tally: &mut Tally, done: &mut Don
         Next::Page(_) | Next::End => {}
     }
     Ok(())
+}
+
+/// What `projects` may name a project by.
+fn known_by(project: &Project) -> impl Iterator<Item = &str> {
+    [Some(project.id.as_str()), project.name.as_deref(), project.number.as_deref()].into_iter().flatten()
 }
 
 fn skipped(project: &Project, reason: &str) -> Vec<Coverage> {
