@@ -444,6 +444,16 @@ pub fn call(method: &str, url: &Url) -> String {
     format!("{method} {}{}", url.origin().ascii_serialization(), url.path())
 }
 
+/// A server's words in an error: at most so many characters, on one line.
+pub(crate) fn bounded(text: &str, most: usize) -> String {
+    let mut characters = text.trim().chars();
+    let mut bounded: String = characters.by_ref().take(most).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if characters.next().is_some() {
+        bounded.push('…');
+    }
+    bounded
+}
+
 /// A TLS client without a provider is a panic. The programs install theirs first; tests and embedders may not.
 fn ensure_crypto_provider() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {

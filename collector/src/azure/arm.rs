@@ -18,7 +18,7 @@ use url::Url;
 
 use super::sign_in::{SignIn, Token};
 use crate::cloud::WorkError;
-use crate::http::{self, Answer, Client, Expected, Room};
+use crate::http::{self, Answer, Client, Expected, Room, bounded};
 
 /// The wait when ARM throttles and does not say for how long.
 const DEFAULT_WAIT: Duration = Duration::from_secs(10);
@@ -309,16 +309,6 @@ fn wait_in(message: &str) -> Option<Duration> {
     let (_, rest) = message.split_once("try again after '")?;
     let (seconds, _) = rest.split_once('\'')?;
     seconds.parse().ok().map(Duration::from_secs)
-}
-
-/// At most so many characters, on one line.
-pub(super) fn bounded(text: &str, most: usize) -> String {
-    let mut characters = text.trim().chars();
-    let mut bounded: String = characters.by_ref().take(most).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if characters.next().is_some() {
-        bounded.push('…');
-    }
-    bounded
 }
 
 #[cfg(test)]

@@ -179,7 +179,7 @@ fn missing<'a>(
         let message = warning.message.map(|Text(message)| format!(": {message}")).unwrap_or_default();
         said.push(format!("Google says {code}{place}{message}"));
     }
-    (!said.is_empty()).then(|| super::refusal::bounded(&said.join("; "), 1000))
+    (!said.is_empty()).then(|| crate::http::bounded(&said.join("; "), 1000))
 }
 
 /// `zones/us-east1-b` of a link to it.

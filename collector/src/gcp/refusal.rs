@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::project::Project;
 use crate::cloud::WorkError;
-use crate::http::Answer;
+use crate::http::{Answer, bounded};
 
 /// Quotas are per minute: the wait when Google throttles and does not say for how long.
 const MINUTE: Duration = Duration::from_secs(60);
@@ -277,16 +277,6 @@ fn permission_in(message: &str) -> Option<String> {
     let (permission, _) = rest.split_once('\'')?;
     let is_permission = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '/');
     (permission.contains('.') && permission.chars().all(is_permission)).then(|| permission.to_owned())
-}
-
-/// At most so many characters, on one line.
-pub(super) fn bounded(text: &str, most: usize) -> String {
-    let mut characters = text.trim().chars();
-    let mut bounded: String = characters.by_ref().take(most).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if characters.next().is_some() {
-        bounded.push('…');
-    }
-    bounded
 }
 
 #[cfg(test)]

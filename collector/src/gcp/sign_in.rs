@@ -27,9 +27,8 @@ use tokio::time::Instant;
 use url::{Url, form_urlencoded};
 
 use super::credential::{Credential, Impersonated, Machine, ServiceAccount, User};
-use super::refusal::bounded;
 use crate::cloud::WorkError;
-use crate::http::{self, Answer, Client, Endpoint, HttpError};
+use crate::http::{self, Answer, Client, Endpoint, HttpError, bounded};
 
 /// What the tokens are good for: reading.
 const READ: [&str; 2] =

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
 use super::{Failure, Fresh};
-use crate::azure::arm::bounded;
+use crate::http::bounded;
 
 /// It may have to ask Entra ID for a token, and starts slowly.
 const PATIENCE: Duration = Duration::from_secs(60);

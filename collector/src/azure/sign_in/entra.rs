@@ -29,8 +29,7 @@ use url::form_urlencoded;
 
 use super::certificate::read_small_file;
 use super::{Application, Failure, Fresh, Proof};
-use crate::azure::arm::bounded;
-use crate::http::{self, Answer, Client, Endpoint, HttpError};
+use crate::http::{self, Answer, Client, Endpoint, HttpError, bounded};
 
 /// The fields of the form that are secret.
 const PROOFS: [&str; 2] = ["client_secret", "client_assertion"];

@@ -17,8 +17,7 @@ use serde::{Deserialize, Deserializer, de};
 use url::Url;
 
 use super::{Failure, Fresh, Identity};
-use crate::azure::arm::bounded;
-use crate::http::{self, Answer, Client, Endpoint, HttpError, Limits, Timeouts};
+use crate::http::{self, Answer, Client, Endpoint, HttpError, Limits, Timeouts, bounded};
 
 /// The metadata service of a machine in Azure; the address is the same everywhere and leaves no network.
 const MACHINE: &str = "http://169.254.169.254";
