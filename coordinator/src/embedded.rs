@@ -36,7 +36,7 @@ impl Embedded {
     /// Starts all stages, to serve these plans.
     #[must_use]
     pub fn start(plans: &[Plan], units_at_once: usize) -> Self {
-        let bus: SharedBus = Arc::new(MemoryBus::new(MemoryOptions::default()));
+        let bus: SharedBus = Arc::new(bus(&Environment::of_process()));
         let shutdown = CancellationToken::new();
         let mut stages = JoinSet::new();
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
@@ -60,6 +60,14 @@ impl Embedded {
             tracing::debug!("a stage did not stop in time");
         }
     }
+}
+
+/// The bus, with what this host keeps from run to run. A host that can keep nothing can run all the same.
+fn bus(environment: &Environment) -> MemoryBus {
+    MemoryBus::open(MemoryOptions::default(), &environment.state_dir()).unwrap_or_else(|error| {
+        tracing::warn!(%error, "this run knows nothing of those before it, and leaves nothing for those after it");
+        MemoryBus::new(MemoryOptions::default())
+    })
 }
 
 fn pools(plans: &[Plan]) -> Vec<Key> {

@@ -2,11 +2,14 @@
 //!
 //! A message is kept until every consumer and reader that existed when it was published has settled it; what nobody
 //! reads is not kept at all. Each stream is bounded by bytes: a publisher waits until there is room. Nothing survives
-//! the process, so a reader cannot begin again.
+//! the process, so a reader cannot begin again; but the durable buckets do, where the bus is given a folder for them.
+
+mod files;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::fmt;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,6 +25,7 @@ use super::{
 };
 use crate::identity::Id;
 use crate::subject::{self, Stream};
+use files::Files;
 
 /// How much the bus holds.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +59,8 @@ pub struct MemoryBus {
     options: MemoryOptions,
     streams: BTreeMap<Stream, Arc<StreamCell>>,
     buckets: Arc<BTreeMap<Bucket, Mutex<BucketState>>>,
+    /// The buckets that outlive the process.
+    kept: BTreeMap<Bucket, Arc<Files>>,
 }
 
 impl fmt::Debug for MemoryBus {
@@ -64,12 +70,22 @@ impl fmt::Debug for MemoryBus {
 }
 
 impl MemoryBus {
-    /// An empty bus.
+    /// A bus whose durable buckets are kept in files below a folder of the host's state; all else is empty.
+    ///
+    /// # Errors
+    /// When the folder cannot be made or used.
+    pub fn open(options: MemoryOptions, state_dir: &Path) -> Result<Self, BusError> {
+        let durable = Bucket::ALL.into_iter().filter(|bucket| bucket.is_durable());
+        let files = durable.map(|bucket| Ok((bucket, Arc::new(Files::open(state_dir, bucket)?))));
+        Ok(Self { kept: files.collect::<Result<_, BusError>>()?, ..Self::new(options) })
+    }
+
+    /// An empty bus that keeps nothing.
     #[must_use]
     pub fn new(options: MemoryOptions) -> Self {
         let streams = Stream::ALL.map(|stream| (stream, Arc::new(StreamCell::default())));
         let buckets = Bucket::ALL.map(|bucket| (bucket, Mutex::default()));
-        Self { options, streams: streams.into(), buckets: Arc::new(buckets.into()) }
+        Self { options, streams: streams.into(), buckets: Arc::new(buckets.into()), kept: BTreeMap::new() }
     }
 
     fn stream(&self, stream: Stream) -> Result<&Arc<StreamCell>, BusError> {
@@ -116,15 +132,33 @@ impl MemoryBus {
         }
     }
 
+    /// Does something with the files of a bucket that is kept; `None` when it is not.
+    async fn with_files<T: Send + 'static>(
+        &self,
+        bucket: Bucket,
+        act: impl FnOnce(&Files) -> Result<T, BusError> + Send + 'static,
+    ) -> Option<Result<T, BusError>> {
+        let files = Arc::clone(self.kept.get(&bucket)?);
+        let done = tokio::task::spawn_blocking(move || act(&files)).await;
+        Some(done.unwrap_or_else(|error| Err(BusError::new(BusErrorKind::Unsupported, error.to_string()))))
+    }
+
     /// Sets an entry if `check` agrees with what is there.
-    fn kv_set(
+    async fn kv_set(
         &self,
         bucket: Bucket,
         key: &str,
         value: Bytes,
         ttl: Option<Duration>,
-        check: impl FnOnce(Option<u64>) -> bool,
+        check: impl Fn(Option<u64>) -> bool + Copy + Send + 'static,
     ) -> Result<u64, BusError> {
+        let (name, content) = (key.to_owned(), value.clone());
+        if let Some(set) = self.with_files(bucket, move |files| files.set(&name, content, check)).await {
+            let entry = set?;
+            let revision = entry.revision;
+            self.bucket(bucket)?.tell(&KvChange::Put(entry));
+            return Ok(revision);
+        }
         let mut state = self.bucket(bucket)?;
         if !check(state.entries.get(key).map(|entry| entry.revision)) {
             let text = format!("the key {key} of {} was changed by somebody else", bucket.name());
@@ -729,35 +763,55 @@ impl Bus for MemoryBus {
     }
 
     async fn kv_get(&self, bucket: Bucket, key: &str) -> Result<Option<KvEntry>, BusError> {
+        let name = key.to_owned();
+        if let Some(got) = self.with_files(bucket, move |files| files.get(&name)).await {
+            return got;
+        }
         Ok(self.bucket(bucket)?.entries.get(key).cloned())
     }
 
     async fn kv_entries(&self, bucket: Bucket, prefix: &str) -> Result<Vec<KvEntry>, BusError> {
+        let begin = prefix.to_owned();
+        if let Some(listed) = self.with_files(bucket, move |files| files.entries(&begin)).await {
+            return listed;
+        }
         let state = self.bucket(bucket)?;
         Ok(state.entries.values().filter(|entry| entry.key.starts_with(prefix)).cloned().collect())
     }
 
     async fn kv_create(&self, bucket: Bucket, key: &str, value: Bytes, ttl: Option<Duration>) -> Result<u64, BusError> {
-        self.kv_set(bucket, key, value, ttl, |revision| revision.is_none())
+        if bucket.is_durable() && ttl.is_some() {
+            let text = format!("what {} holds has no life time", bucket.name());
+            return Err(BusError::new(BusErrorKind::Unsupported, text));
+        }
+        self.kv_set(bucket, key, value, ttl, |revision| revision.is_none()).await
     }
 
     async fn kv_update(&self, bucket: Bucket, key: &str, value: Bytes, revision: u64) -> Result<u64, BusError> {
-        self.kv_set(bucket, key, value, None, |known| known == Some(revision))
+        self.kv_set(bucket, key, value, None, move |known| known == Some(revision)).await
     }
 
     async fn kv_put(&self, bucket: Bucket, key: &str, value: Bytes) -> Result<u64, BusError> {
-        self.kv_set(bucket, key, value, None, |_| true)
+        self.kv_set(bucket, key, value, None, |_| true).await
     }
 
     async fn kv_delete(&self, bucket: Bucket, key: &str) -> Result<(), BusError> {
+        let name = key.to_owned();
+        if let Some(removed) = self.with_files(bucket, move |files| files.remove(&name)).await {
+            if removed? {
+                self.bucket(bucket)?.tell(&KvChange::Gone { key: key.to_owned() });
+            }
+            return Ok(());
+        }
         self.bucket(bucket)?.remove(key, None);
         Ok(())
     }
 
     async fn kv_watch(&self, bucket: Bucket) -> Result<Box<dyn Watcher>, BusError> {
         let (sender, receiver) = mpsc::unbounded_channel();
+        let kept = self.with_files(bucket, |files| files.entries("")).await.transpose()?;
         let mut state = self.bucket(bucket)?;
-        for entry in state.entries.values() {
+        for entry in kept.iter().flatten().chain(state.entries.values()) {
             // The receiver is here: it cannot be closed.
             let _ = sender.send(KvChange::Put(entry.clone()));
         }

@@ -315,11 +315,16 @@ pub enum Bucket {
     Throttle,
     /// Who is alive and able. Entries live for 15 s unless renewed.
     Workers,
+    /// The findings of each audit's last complete version. Entries stay until they are replaced.
+    Findings,
+    /// How far what grows without end was read, such as an activity log. Entries stay until they are replaced.
+    Checkpoints,
 }
 
 impl Bucket {
     /// All buckets.
-    pub const ALL: [Self; 5] = [Self::Runs, Self::Plans, Self::Leases, Self::Throttle, Self::Workers];
+    pub const ALL: [Self; 7] =
+        [Self::Runs, Self::Plans, Self::Leases, Self::Throttle, Self::Workers, Self::Findings, Self::Checkpoints];
 
     /// The name at the broker.
     #[must_use]
@@ -330,6 +335,8 @@ impl Bucket {
             Self::Leases => "cm_leases",
             Self::Throttle => "cm_throttle",
             Self::Workers => "cm_workers",
+            Self::Findings => "cm_findings",
+            Self::Checkpoints => "cm_checkpoints",
         }
     }
 
@@ -340,8 +347,14 @@ impl Bucket {
             Self::Leases => Some(lease::TTL),
             Self::Workers => Some(Duration::from_secs(15)),
             Self::Runs | Self::Plans => Some(Duration::from_secs(90 * 24 * 3600)),
-            Self::Throttle => None,
+            Self::Throttle | Self::Findings | Self::Checkpoints => None,
         }
+    }
+
+    /// Whether entries outlive everything but their own replacement, on every bus: they belong to no run.
+    #[must_use]
+    pub fn is_durable(self) -> bool {
+        matches!(self, Self::Findings | Self::Checkpoints)
     }
 }
 
