@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use proto::bus::BusError;
+use proto::checkpoint::Reached;
 use proto::coverage::{Coverage, State};
 use proto::unit::Unit;
 
@@ -43,6 +44,8 @@ pub struct Done {
     pub children: Vec<Unit>,
     /// What was read and what was not.
     pub coverage: Vec<Coverage>,
+    /// How far what grows without end was read.
+    pub reached: Vec<Reached>,
     /// The cloud asks to wait, though a part was done: what is left is among the children.
     pub pause: Option<Pause>,
 }

@@ -39,6 +39,8 @@ pub struct Draft<'a, E, C> {
 struct Maker {
     ids: IdMaker,
     origin: Origin,
+    /// The same for records of permanent lifetime.
+    permanent: (IdMaker, Origin),
 }
 
 /// Takes the records of one unit.
@@ -71,9 +73,11 @@ impl Emitter {
     /// An emitter for a unit of a plugin.
     #[must_use]
     pub fn new(bus: SharedBus, unit: &Unit, spec: &PluginSpec) -> Self {
+        let origin = Origin::new(&unit.audit, &unit.version, &unit.plugin, &spec.class, Role::Cloud);
         let maker = Maker {
             ids: IdMaker::of_records(&unit.audit, &unit.version, &unit.plugin),
-            origin: Origin::new(&unit.audit, &unit.version, &unit.plugin, &spec.class, Role::Cloud),
+            permanent: (IdMaker::of_permanent_records(&unit.audit), origin.clone().permanent()),
+            origin,
         };
         Self {
             bus,
@@ -91,16 +95,37 @@ impl Emitter {
     /// # Errors
     /// [`WorkError::Bus`] when frames cannot be published; [`WorkError::NotRead`] when the record cannot be written.
     pub async fn emit<E: Serialize, C: Serialize>(&mut self, draft: Draft<'_, E, C>) -> Result<(), WorkError> {
-        let id = self.maker.ids.id(&[draft.record_type, draft.key]);
-        let identity = Identity { id, key: draft.key };
+        let maker = Arc::clone(&self.maker);
+        self.emit_as(&maker.ids, &maker.origin, draft).await
+    }
+
+    /// Emits a record of permanent lifetime: one that is the same in every version, however often it is read.
+    ///
+    /// # Errors
+    /// As [`Emitter::emit`].
+    pub async fn emit_permanent<E: Serialize, C: Serialize>(
+        &mut self,
+        draft: Draft<'_, E, C>,
+    ) -> Result<(), WorkError> {
+        let maker = Arc::clone(&self.maker);
+        self.emit_as(&maker.permanent.0, &maker.permanent.1, draft).await
+    }
+
+    async fn emit_as<E: Serialize, C: Serialize>(
+        &mut self,
+        ids: &IdMaker,
+        origin: &Origin,
+        draft: Draft<'_, E, C>,
+    ) -> Result<(), WorkError> {
+        let identity = Identity { id: ids.id(&[draft.record_type, draft.key]), key: draft.key };
         let mut line = std::mem::take(&mut self.line);
         line.clear();
-        record::write_record(&mut line, identity, draft.raw, draft.ext, draft.com, &self.maker.origin).map_err(
-            |error| WorkError::NotRead {
+        record::write_record(&mut line, identity, draft.raw, draft.ext, draft.com, origin).map_err(|error| {
+            WorkError::NotRead {
                 state: proto::coverage::State::Failed,
                 reason: format!("{} {}: {error}", draft.record_type, draft.key),
-            },
-        )?;
+            }
+        })?;
         let sent = self.send(draft.key, &line).await;
         self.line = line;
         sent

@@ -352,6 +352,7 @@ impl Collector {
             last_seq: emitted.last_seq,
             records: emitted.records,
             coverage: done.coverage,
+            reached: done.reached,
         };
         let message = Status::UnitEnd(end).message(&unit.audit, &unit.version).map_err(BusError::json)?;
         bus.publish(message).await?;

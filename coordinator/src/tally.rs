@@ -292,6 +292,7 @@ mod tests {
             last_seq: 7,
             records: 10,
             coverage: vec![Coverage::complete("", "t", 10)],
+            reached: vec![],
         })
     }
 

@@ -201,6 +201,7 @@ mod tests {
             last_seq: 1,
             records,
             coverage: vec![coverage],
+            reached: vec![],
         }
     }
 

@@ -36,7 +36,19 @@ impl Origin {
     pub fn new(audit: &Key, version: &Version, plugin: &Key, class: &str, role: Role) -> Self {
         Self { suffix: worker_fields(audit, version, "origin", plugin, class, role) }
     }
+
+    /// The same for records of permanent lifetime, which are the same in every version, like the events of an
+    /// activity log: `com.lifetime` is [`PERMANENT`]. Stores that remove old versions know them by it; their ids are
+    /// made by [`IdMaker::of_permanent_records`](crate::identity::IdMaker::of_permanent_records).
+    #[must_use]
+    pub fn permanent(mut self) -> Self {
+        write_field(&mut self.suffix, "lifetime", PERMANENT);
+        self
+    }
 }
+
+/// What `com.lifetime` says of records of permanent lifetime. Others, which are of their version, have no such field.
+pub const PERMANENT: &str = "permanent";
 
 /// The store or alert that a document is written for: the `target_*` fields of `com`, prepared once.
 #[derive(Debug, Clone)]
@@ -376,6 +388,19 @@ mod tests {
             expected["com"][format!("target_{name}")] = value.into();
         }
         assert_eq!(serde_json::from_slice::<Value>(&document).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_permanent_record_says_so() {
+        let (audit, plugin) = (Key::new("audit").unwrap(), Key::new("plugin").unwrap());
+        let version = Version::new("20260131_235959").unwrap();
+        let id = IdMaker::of_permanent_records(&audit).id(&["t", "k"]);
+        let origin = Origin::new(&audit, &version, &plugin, "AwsCloudTrail", Role::Cloud).permanent();
+        let mut buffer = Vec::new();
+        write_record(&mut buffer, Identity { id, key: "k" }, None, &json!({}), &json!({}), &origin).unwrap();
+        let record: Value = serde_json::from_slice(&buffer).unwrap();
+        assert_eq!(record["com"]["lifetime"], PERMANENT);
+        assert_eq!(record["com"]["id"], id.to_string());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::bus::Outgoing;
+use crate::checkpoint::Reached;
 use crate::coverage::Coverage;
 use crate::subject::{self, Key, Version};
 
@@ -229,4 +230,7 @@ pub struct UnitEnd {
     pub records: u64,
     /// What was read and what was not.
     pub coverage: Vec<Coverage>,
+    /// How far what grows without end was read, from where it began and without a gap.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reached: Vec<Reached>,
 }

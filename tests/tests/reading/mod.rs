@@ -121,6 +121,7 @@ impl Reading {
             last_seq: 0,
             records,
             coverage: done.coverage.clone(),
+            reached: done.reached.clone(),
         });
     }
 
