@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use proto::catalogue::PluginClass;
 use proto::config::secret::Secret;
 use proto::config::{
-    BASE, BASE_NAME, Config, Environment, Level, Loaded, Problem, Severity, find_class, load, merge, params, validate,
+    BASE, BASE_NAME, Config, Environment, Level, Loaded, Overlap, Problem, ScheduleConfig, Severity, find_class, load,
+    merge, params, validate,
 };
 use proto::plan::Stage;
 use proto::subject::{Key, Role};
@@ -211,7 +212,8 @@ fn the_base_is_good_on_its_own() {
     let config = config.unwrap();
     assert_eq!(config.plugins.len(), 31);
     assert_eq!(names(&config.run), ["mockaudit"]);
-    assert_eq!(config.schedule, "00:00");
+    assert_eq!(config.schedule, ScheduleConfig::default());
+    assert_eq!(config.schedule.timing.to_string(), "00:00");
     let audit = &config.audits[&key("mockaudit")];
     assert_eq!(names(&audit.clouds), ["mockcloud"]);
     assert_eq!(names(&audit.stores), ["filestore"]);
@@ -361,7 +363,7 @@ fn default_files_are_read_as_far_as_they_exist() {
     assert_eq!(problems, []);
     let config = config.unwrap();
     // The file here wins over those in the home directory, the visible one there over the hidden one.
-    assert_eq!(config.schedule, "03:00");
+    assert_eq!(config.schedule.timing.to_string(), "03:00");
     assert_eq!(config.plugins[&key("mockcloud")].params, json!({"record_count": 2, "record_types": ["hidden"]}));
 
     let nowhere = Environment::empty().with("HOME", "/nonexistent").in_directory("/nonexistent");
@@ -393,7 +395,7 @@ fn what_is_no_configuration_is_refused() {
     let cases = [("- a\n- b\n", "a list"), ("hello", "the text \"hello\""), ("5", "the number 5")];
     for (text, found) in cases {
         let expected = format!(
-            "error: a.yaml: found {found}; a mapping with some of the keys plugins, audits, run, rules, schedule, logger, email, nats is expected"
+            "error: a.yaml: found {found}; a mapping with some of the keys plugins, audits, run, rules, schedule, timezone, catch_up, overlap, logger, email, nats is expected"
         );
         assert_eq!(lines(check_text(text)), [expected]);
     }
@@ -421,7 +423,7 @@ fn a_repeated_key_is_told_beside_all_else() {
         [
             "error: a.yaml: plugins.a: found this key a second time (line 4, column 3); keep one of them, or merge the two",
             "error: a.yaml: run: found this key a second time (line 5, column 1); keep one of them, or merge the two",
-            "error: a.yaml: x: unknown key `x` (allowed: plugins, audits, run, rules, schedule, logger, email, nats)",
+            "error: a.yaml: x: unknown key `x` (allowed: plugins, audits, run, rules, schedule, timezone, catch_up, overlap, logger, email, nats)",
         ]
     );
 }
@@ -455,7 +457,7 @@ fn mistakes_at_the_top() {
     said(
         "plugin: {}",
         &[
-            "error: a.yaml: plugin: unknown key `plugin`; did you mean `plugins`? (allowed: plugins, audits, run, rules, schedule, logger, email, nats)",
+            "error: a.yaml: plugin: unknown key `plugin`; did you mean `plugins`? (allowed: plugins, audits, run, rules, schedule, timezone, catch_up, overlap, logger, email, nats)",
         ],
     );
     said(
@@ -475,25 +477,99 @@ fn mistakes_at_the_top() {
     said(
         "schedule: 1030",
         &[
-            "error: a.yaml: schedule: found the number 1030; a time of day is expected, from \"00:00\" to \"23:59\", in local time",
+            "error: a.yaml: schedule: found the number 1030; a time of day (\"00:00\" to \"23:59\"), a cron expression (\"30 2 * * 1-5\") or an interval (\"every 6h\") is expected",
         ],
     );
     said(
         "schedule: 24:00",
         &[
-            "error: a.yaml: schedule: found the text \"24:00\"; a time of day is expected, from \"00:00\" to \"23:59\", in local time",
+            "error: a.yaml: schedule: found the text \"24:00\"; a time of day (\"00:00\" to \"23:59\"), a cron expression (\"30 2 * * 1-5\") or an interval (\"every 6h\") is expected",
         ],
     );
 }
 
 #[test]
 fn schedules() {
-    for (text, schedule) in [("10:30", "10:30"), ("\"00:00\"", "00:00"), ("9:05", "9:05"), ("23:59:59", "23:59:59")] {
-        assert_eq!(good(&format!("schedule: {text}")).schedule, schedule);
+    let good_ones = [
+        ("10:30", "10:30"),
+        ("\"00:00\"", "00:00"),
+        ("9:05", "09:05"),
+        ("23:59:59", "23:59:59"),
+        ("\"*/10 * * * *\"", "*/10 * * * *"),
+        ("30  2 * * mon-fri", "30 2 * * mon-fri"),
+        ("0 30 2 L * *", "0 30 2 L * *"),
+        ("\"@weekly\"", "@weekly"),
+        ("every 6h", "every 6h"),
+        ("every 90 minutes", "every 1h30m"),
+        ("every 5s", "every 5s"),
+    ];
+    for (text, schedule) in good_ones {
+        assert_eq!(good(&format!("schedule: {text}")).schedule.timing.to_string(), schedule);
     }
-    for text in ["10", "10:3", "10:60", "-1:00", "noon", "10:30:", "1O:30", "null", "1:2:3:4", "+1:00"] {
+    for text in [
+        "10",
+        "10:3",
+        "10:60",
+        "-1:00",
+        "noon",
+        "10:30:",
+        "1O:30",
+        "null",
+        "1:2:3:4",
+        "+1:00",
+        "10:30:60",
+        "\"\"",
+        "[x]",
+        "30 2 * *",
+        "60 2 * * *",
+        "1 2 3 4 5 6 7",
+        "30 2 30 2 *",
+        "\"@never\"",
+        "every",
+        "every 0s",
+        "every day",
+        "every 1500ms",
+        "every -5m",
+        "every 400 days",
+    ] {
         assert_eq!(lines(check_text(&format!("schedule: {text}"))).len(), 1, "{text}");
     }
+}
+
+#[test]
+fn an_audit_has_the_schedule_of_all_but_for_what_it_says_itself() {
+    let config = good(
+        "schedule: '1:30'\ntimezone: Europe/Berlin\noverlap: queue\naudits:\n  \
+         a: {clouds: [mockcloud]}\n  b: {clouds: [mockcloud], schedule: every 1h, catch_up: yes, overlap: skip}\n  \
+         c: {clouds: [mockcloud], timezone: America/New_York}",
+    );
+    let of = |name: &str| &config.audits[&key(name)].schedule;
+    assert_eq!(of("a"), &config.schedule);
+    assert_eq!(config.schedule.timezone.as_deref(), Some("Europe/Berlin"));
+    assert_eq!((config.schedule.overlap, config.schedule.catch_up), (Overlap::Queue, false));
+    assert_eq!(of("b").timing.to_string(), "every 1h");
+    assert_eq!((of("b").overlap, of("b").catch_up), (Overlap::Skip, true));
+    assert_eq!(of("c").timing, of("a").timing);
+    assert_eq!(of("c").timezone.as_deref(), Some("America/New_York"));
+}
+
+#[test]
+fn mistakes_in_schedules() {
+    said(
+        "schedule: 30 2 * *\ntimezone: Europe/Berln\ncatch_up: maybe\noverlap: both\naudits: {a: {clouds: [mockcloud], schedule: every 0s, timezone: 1}}",
+        &[
+            "error: a.yaml: schedule: found the text \"30 2 * *\"; a cron expression has five fields, or six with the seconds first; here are 4",
+            "error: a.yaml: timezone: found the text \"Europe/Berln\"; the name of a time zone is expected, such as `Europe/Berlin`; did you mean `Europe/Berlin`?",
+            "error: a.yaml: catch_up: found the text \"maybe\"; `true` or `false` is expected",
+            "error: a.yaml: overlap: found the text \"both\"; `skip` or `queue` is expected",
+            "error: a.yaml: audits.a.schedule: found the text \"every 0s\"; an interval of whole seconds is expected, such as \"every 30m\", \"every 6h\" or \"every 1h 30m\"; for days, a time of day or a cron expression says at what time",
+            "error: a.yaml: audits.a.timezone: found the number 1; the name of a time zone is expected, such as `Europe/Berlin`",
+        ],
+    );
+    said(
+        "schedule: 30 2 30 2 *",
+        &["error: a.yaml: schedule: found the text \"30 2 30 2 *\"; no day ever matches this cron expression"],
+    );
 }
 
 #[test]
@@ -677,7 +753,7 @@ fn mistakes_in_audits() {
     said(
         "audits: {mockaudit: {cloud: [mockcloud]}}",
         &[
-            "error: a.yaml: audits.mockaudit.cloud: unknown key `cloud`; did you mean `clouds`? (allowed: clouds, stores, events, alerts)",
+            "error: a.yaml: audits.mockaudit.cloud: unknown key `cloud`; did you mean `clouds`? (allowed: clouds, stores, events, alerts, schedule, timezone, catch_up, overlap)",
         ],
     );
     said(
@@ -816,7 +892,7 @@ fn each_problem_names_the_file_that_it_came_from() {
         .with_text("three.yaml", "plugins: {mockcloud: {plugin: MockCloud}}\nrun: [gone]");
     let found = lines(validate(&loaded, &classes(), None));
     let files: Vec<&str> = found.iter().map(|line| line.split(": ").nth(1).unwrap()).collect();
-    assert_eq!(files, ["one.yaml", "two.yaml", "three.yaml", "two.yaml"], "{found:#?}");
+    assert_eq!(files, ["one.yaml", "two.yaml", "two.yaml", "three.yaml"], "{found:#?}");
 }
 
 #[test]

@@ -91,7 +91,7 @@ async fn a_named_file_that_is_not_there() -> Result<()> {
 async fn a_file_that_is_no_configuration() -> Result<()> {
     let not = |found: &str| {
         format!(
-            "found {found}; a mapping with some of the keys plugins, audits, run, rules, schedule, logger, email, nats is \
+            "found {found}; a mapping with some of the keys plugins, audits, run, rules, schedule, timezone, catch_up, overlap, logger, email, nats is \
              expected"
         )
     };
@@ -140,7 +140,7 @@ async fn a_default_file_that_stands_for_two_is_told_of_once() -> Result<()> {
 async fn keys_that_are_unknown_or_repeated() -> Result<()> {
     refused_with(
         "plugin: {}",
-        &["plugin: unknown key `plugin`; did you mean `plugins`? (allowed: plugins, audits, run, rules, schedule, logger, email, nats)"],
+        &["plugin: unknown key `plugin`; did you mean `plugins`? (allowed: plugins, audits, run, rules, schedule, timezone, catch_up, overlap, logger, email, nats)"],
     )
     .await?;
     refused_with(
@@ -240,8 +240,8 @@ async fn all_mistakes_are_told_at_once() -> Result<()> {
         "plugins: {mockcloud: {params: {record_count: x}}}\naudits: {mockaudit: {stores: null}}\nschedule: noon\n",
         &[
             "plugins.mockcloud.params.record_count: found the text \"x\"; a whole number is expected",
+            "schedule: found the text \"noon\"; a time of day (\"00:00\" to \"23:59\"), a cron expression (\"30 2 * * 1-5\") or an interval (\"every 6h\") is expected",
             "audits.mockaudit.stores: found null; a list of plugin keys is expected",
-            "schedule: found the text \"noon\"; a time of day is expected, from \"00:00\" to \"23:59\", in local time",
         ],
     )
     .await

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::checker::Checker;
 use super::place::Place;
 use super::plugins::{Checked, checked_key};
+use super::schedule::{self, ScheduleConfig};
 use super::suggest;
 use crate::subject::{Key, Role};
 
@@ -25,6 +26,8 @@ pub struct AuditConfig {
     pub events: Vec<Key>,
     /// The plugins that keep events, or tell people of them.
     pub alerts: Vec<Key>,
+    /// When it runs.
+    pub schedule: ScheduleConfig,
 }
 
 impl AuditConfig {
@@ -47,6 +50,7 @@ pub(super) fn read(
     place: &Place,
     section: &Value,
     plugins: &Plugins<'_>,
+    schedule: &ScheduleConfig,
 ) -> BTreeMap<Key, AuditConfig> {
     let Some(entries) = checker.mapping(place, section, "a mapping of audit keys to audits") else {
         return BTreeMap::new();
@@ -55,7 +59,7 @@ pub(super) fn read(
     for (name, value) in entries {
         let place = place.key(name);
         let key = checked_key(checker, &place, name);
-        let audit = audit(checker, &place, value, plugins);
+        let audit = audit(checker, &place, value, plugins, schedule);
         if let Some(key) = key {
             audits.insert(key, audit);
         }
@@ -63,10 +67,18 @@ pub(super) fn read(
     audits
 }
 
-fn audit(checker: &mut Checker<'_>, place: &Place, value: &Value, plugins: &Plugins<'_>) -> AuditConfig {
+fn audit(
+    checker: &mut Checker<'_>,
+    place: &Place,
+    value: &Value,
+    plugins: &Plugins<'_>,
+    defaults: &ScheduleConfig,
+) -> AuditConfig {
     let mut audit = AuditConfig::default();
     let Some(entries) = checker.mapping(place, value, EXPECTED) else { return audit };
-    checker.known_keys(place, entries, &ROLES.map(|(key, _)| key));
+    let known: Vec<&str> = ROLES.iter().map(|(key, _)| *key).chain(schedule::KEYS).collect();
+    checker.known_keys(place, entries, &known);
+    audit.schedule = schedule::read(checker, place, entries, defaults);
     for (key, role) in ROLES {
         let Some(list) = entries.get(key) else { continue };
         let names = checker.names(&place.key(key), list, "a list of plugin keys");

@@ -32,6 +32,7 @@ pub mod params;
 mod place;
 mod plugins;
 mod problem;
+mod schedule;
 pub mod secret;
 pub mod suggest;
 mod validate;
@@ -46,6 +47,7 @@ pub use merge::merge;
 pub use nats::NatsConfig;
 pub use plugins::PluginConfig;
 pub use problem::{Problem, Severity};
+pub use schedule::{CronTimes, Overlap, ScheduleConfig, Timing};
 pub use secret::{Expander, Secret};
 pub use validate::{nats_section, rules_section, validate};
 
@@ -60,8 +62,8 @@ pub struct Config {
     pub run: Vec<Key>,
     /// Files and folders of users' own rules.
     pub rules: Vec<PathBuf>,
-    /// When a run begins each day, in local time: `HH:MM` or `HH:MM:SS`.
-    pub schedule: String,
+    /// When audits run that do not say it themselves.
+    pub schedule: ScheduleConfig,
     /// What is logged, and where to.
     pub logger: LoggerConfig,
     /// The parameters of the notification mails, with their references not expanded; none for no mails.

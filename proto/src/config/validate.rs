@@ -9,16 +9,17 @@ use super::audits::{self, Plugins};
 use super::checker::Checker;
 use super::class::find_class;
 use super::load::Loaded;
-use super::params::describe;
 use super::place::Place;
 use super::plugins;
 use super::problem::Problem;
+use super::schedule::{self, ScheduleConfig};
 use super::{Config, logger, nats};
 use crate::catalogue::PluginClass;
 use crate::subject::{Key, Role};
 
 /// The keys at the top of a configuration.
-pub(super) const TOP: [&str; 8] = ["plugins", "audits", "run", "rules", "schedule", "logger", "email", "nats"];
+pub(super) const TOP: [&str; 11] =
+    ["plugins", "audits", "run", "rules", "schedule", "timezone", "catch_up", "overlap", "logger", "email", "nats"];
 /// What the tutorial calls `email`.
 const MISNAMED_EMAIL: &str = "emailalert";
 
@@ -108,10 +109,10 @@ fn config(
     }
 
     let plugins = plugins::read(checker, &place("plugins"), section("plugins"), classes);
-    let audits = audits::read(checker, &place("audits"), section("audits"), &plugins);
+    let schedule = schedule::read(checker, &Place::root(), top, &ScheduleConfig::default());
+    let audits = audits::read(checker, &place("audits"), section("audits"), &plugins, &schedule);
     let run = audits::selected(checker, &place("run"), section("run"), selection, &audits);
     let rules = rules(checker, section("rules"));
-    let schedule = schedule(checker, &place("schedule"), section("schedule"));
     let logger = logger::read(checker, &place("logger"), section("logger"));
     let email = email(checker, top, classes);
     let nats = match section("nats") {
@@ -125,7 +126,7 @@ fn config(
     let used = used_plugins(checker, &audits, &run);
     unserved(checker, &plugins, &used);
     let plugins = plugins.into_values().filter_map(|plugin| plugin.config).collect();
-    Some(Config { plugins, audits, run, rules, schedule: schedule?, logger, email, nats })
+    Some(Config { plugins, audits, run, rules, schedule, logger, email, nats })
 }
 
 /// The plugins of the audits that run.
@@ -160,28 +161,6 @@ fn unserved(checker: &mut Checker<'_>, plugins: &Plugins<'_>, used: &BTreeSet<St
             checker.warn(&place, message);
         }
     }
-}
-
-fn schedule(checker: &mut Checker<'_>, place: &Place, section: &Value) -> Option<String> {
-    if let Some(text) = section.as_str().filter(|text| is_time_of_day(text)) {
-        return Some(text.to_owned());
-    }
-    let found = describe(section);
-    let message = format!("found {found}; a time of day is expected, from \"00:00\" to \"23:59\", in local time");
-    checker.error(place, message);
-    None
-}
-
-/// `HH:MM` or `HH:MM:SS`.
-fn is_time_of_day(text: &str) -> bool {
-    let parts: Vec<&str> = text.split(':').collect();
-    let below = |part: &str, bound: u8| {
-        (1..=2).contains(&part.len())
-            && part.bytes().all(|byte| byte.is_ascii_digit())
-            && part.parse::<u8>().is_ok_and(|number| number < bound)
-    };
-    let minutes = |part: &&str| part.len() == 2 && below(part, 60);
-    matches!(parts.len(), 2 | 3) && below(parts[0], 24) && parts[1..].iter().all(minutes)
 }
 
 /// The notification mails: the parameters of an e-mail alert.
