@@ -11,6 +11,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod coverage;
 pub mod exclusive;
+pub mod findings;
 pub mod frame;
 pub mod identity;
 pub mod plan;

@@ -60,12 +60,21 @@ pub struct AuditState {
     /// How many events there were then, where the bus keeps what was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub events: Option<u64>,
+    /// What could not be read or evaluated, in a sentence each, a bounded number: known with `events_end`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<String>,
+    /// What rules could not judge, in a sentence each, a bounded number: known with `events_end`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unclear: Vec<String>,
     /// Parts that have ended as failed: nobody waits for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed: Vec<FailedPart>,
     /// Whether the run ended complete; set with [`Phase::Ended`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub complete: Option<bool>,
+    /// When it ended, in RFC 3339; set with [`Phase::Ended`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<String>,
     /// The newest versions of the audit that ended complete, this one first; set with [`Phase::Ended`] when this one
     /// did. Stores that keep a number of versions go by it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -79,8 +88,11 @@ impl Default for AuditState {
             records_end: None,
             events_end: None,
             events: None,
+            gaps: Vec::new(),
+            unclear: Vec::new(),
             failed: Vec::new(),
             complete: None,
+            ended: None,
             complete_versions: Vec::new(),
         }
     }
@@ -100,6 +112,16 @@ pub struct FailedPart {
     pub left_out: bool,
 }
 
+/// What became of a mail about a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MailState {
+    /// The leader has begun to send it. If it died of that, nobody knows whether it was sent.
+    Sending,
+    /// The mail server has it.
+    Sent,
+}
+
 /// The state of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunState {
@@ -116,6 +138,9 @@ pub struct RunState {
     pub order: Vec<Key>,
     /// The state of each.
     pub audits: BTreeMap<Key, AuditState>,
+    /// The mails about it, by what they are about.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub mails: BTreeMap<String, MailState>,
 }
 
 impl RunState {
@@ -129,6 +154,7 @@ impl RunState {
             stopping: false,
             order: audits.to_vec(),
             audits: audits.iter().map(|audit| (audit.clone(), AuditState::default())).collect(),
+            mails: BTreeMap::new(),
         }
     }
 

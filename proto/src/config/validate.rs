@@ -22,6 +22,8 @@ pub(super) const TOP: [&str; 11] =
     ["plugins", "audits", "run", "rules", "schedule", "timezone", "catch_up", "overlap", "logger", "email", "nats"];
 /// What the tutorial calls `email`.
 const MISNAMED_EMAIL: &str = "emailalert";
+/// Parameters of an e-mail alert that mean nothing for the mails about runs.
+const OF_FINDINGS: [&str; 5] = ["always", "min_severity", "rules", "accounts", "only_new"];
 
 /// Checks a configuration against the classes that there are.
 ///
@@ -180,6 +182,11 @@ fn email(checker: &mut Checker<'_>, top: &Map<String, Value>, classes: &[&Plugin
     };
     checker.mapping(&place, value, "a mapping with from_addr, to_addrs, subject and the mail server")?;
     checker.references(&place, value);
+    for name in OF_FINDINGS.into_iter().filter(|name| value.get(name).is_some()) {
+        let text =
+            format!("`{name}` chooses findings: it belongs to an e-mail alert; the mails about runs tell of none");
+        checker.error(&place.key(name), text);
+    }
     if let Some(check) = find_class("EmailAlert", classes).and_then(|class| class.check)
         && let Err(errors) = check(value)
     {
