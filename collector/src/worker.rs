@@ -17,7 +17,7 @@ use proto::service::presence::Cannot;
 use proto::service::versions::{OpenAudit, Versions};
 use proto::status::{self, DeadLetter, Status};
 use proto::subject::{self, Key, Role, Version};
-use proto::unit::{Unit, UnitEnd};
+use proto::unit::{Throttle, Unit, UnitEnd};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -159,6 +159,7 @@ impl Collector {
     }
 
     async fn take(&self, delivery: Delivery) {
+        let _in_work = self.worker.presence.begin_work();
         let result = match serde_json::from_slice::<Unit>(&delivery.message.payload) {
             Ok(unit) => {
                 let span = tracing::info_span!("unit", audit = %unit.audit, version = %unit.version,
@@ -386,14 +387,14 @@ impl Collector {
     /// How long the unit's scope has been told to wait, if it has.
     async fn pause(&self, unit: &Unit) -> Result<Option<Duration>, BusError> {
         let entry = self.worker.bus.kv_get(Bucket::Throttle, &pause_key(unit)).await?;
-        let wait = entry.and_then(|entry| serde_json::from_slice(&entry.value).ok());
-        Ok(wait.map(Duration::from_millis))
+        let pause = entry.and_then(|entry| serde_json::from_slice::<Throttle>(&entry.value).ok());
+        Ok(pause.map(|pause| pause.wait()))
     }
 
     async fn remember_pause(&self, unit: &Unit, wait: Duration) {
         let wait = wait.max(Duration::from_secs(1));
-        let value = wait.as_millis().to_string().into();
-        match self.worker.bus.kv_create(Bucket::Throttle, &pause_key(unit), value, Some(wait)).await {
+        let Ok(value) = serde_json::to_vec(&Throttle::of(unit, wait)) else { return };
+        match self.worker.bus.kv_create(Bucket::Throttle, &pause_key(unit), value.into(), Some(wait)).await {
             Ok(_) => {}
             Err(error) if error.kind() == BusErrorKind::Conflict => {}
             Err(error) => tracing::debug!(%error, "cannot tell others of the pause"),

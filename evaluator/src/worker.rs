@@ -202,6 +202,7 @@ async fn take(puller: &mut dyn Puller) -> Result<Vec<Delivery>, BusError> {
 /// Evaluates frames, publishes what came of them, and acknowledges them.
 async fn settle(worker: &Worker, audit: &Audit, batch: Vec<Delivery>) -> Result<(), BusError> {
     let Some(first) = batch.first() else { return Ok(()) };
+    let _in_work = worker.presence.begin_work();
     let work = async {
         let mut settled = Vec::with_capacity(batch.len());
         for delivery in &batch {

@@ -210,6 +210,7 @@ impl Job {
     }
 
     async fn attempt(&mut self, mut plugin: Box<dyn Exclusive>, lease: &mut Lease) -> Ended {
+        let _in_work = self.presence.begin_work();
         match self.was_delivered().await {
             Ok(false) => {}
             Ok(true) => return Ended::Delivered,

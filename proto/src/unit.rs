@@ -187,6 +187,44 @@ impl Unit {
     }
 }
 
+/// A pause that the cloud has asked for, as it stands in [`Bucket::Throttle`](crate::bus::Bucket::Throttle): all
+/// collectors honour it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Throttle {
+    /// The plugin whose units wait.
+    pub plugin: Key,
+    /// The scope that they read.
+    pub scope: String,
+    /// Which of the scope's lists of a type they read, where it is throttled on its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub list: Option<String>,
+    /// How long the pause is, in milliseconds.
+    pub wait_ms: u64,
+    /// When it ends by the clock of the collector that was told, in RFC 3339: for people.
+    pub until: String,
+}
+
+impl Throttle {
+    /// The pause of a unit that the cloud has told to wait.
+    #[must_use]
+    pub fn of(unit: &Unit, wait: Duration) -> Self {
+        let until = jiff::Timestamp::now().checked_add(wait).unwrap_or(jiff::Timestamp::MAX);
+        Self {
+            plugin: unit.plugin.clone(),
+            scope: unit.scope.clone(),
+            list: unit.list.clone(),
+            wait_ms: millis(wait),
+            until: until.to_string(),
+        }
+    }
+
+    /// How long the pause is.
+    #[must_use]
+    pub fn wait(&self) -> Duration {
+        Duration::from_millis(self.wait_ms)
+    }
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it so")]
 fn is_zero(number: &u32) -> bool {
     *number == 0

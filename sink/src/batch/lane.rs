@@ -191,7 +191,11 @@ impl<'a> Lane<'a> {
         {
             let store = Arc::clone(self.store);
             let (health, patience, graves) = (self.health, self.patience, self.graves.clone());
-            self.writing.push(Box::pin(settle_batch(store, batch, health, patience, graves)));
+            let in_work = self.job.worker.presence.begin_work();
+            self.writing.push(Box::pin(async move {
+                let _in_work = in_work;
+                settle_batch(store, batch, health, patience, graves).await
+            }));
         }
     }
 
