@@ -29,29 +29,44 @@ pub struct About {
     pub events: Vec<Key>,
     /// What the alert's filters let through, when they leave anything out.
     pub filter: Option<String>,
+    /// Findings that the last complete version had are left out.
+    pub only_new: bool,
+    /// What tells the run from those of other installations: see [`crate::outcome::Known::started`].
+    pub started: String,
     /// Nothing was audited: somebody wants to see whether messages arrive.
     pub is_trial: bool,
 }
 
 impl About {
-    /// What an alert of a plan is about.
+    /// All that there is, of an alert of an audit's version.
     #[must_use]
-    pub fn new(plan: &Plan, spec: &PluginSpec, filter: Option<String>) -> Self {
+    pub fn new(audit: Key, version: Version, plugin: Key) -> Self {
         Self {
-            audit: plan.audit.clone(),
-            version: plan.version.clone(),
-            plugin: spec.key.clone(),
-            clouds: plan.clouds.clone(),
-            events: plan.events.clone(),
-            filter,
+            audit,
+            version,
+            plugin,
+            clouds: Vec::new(),
+            events: Vec::new(),
+            filter: None,
+            only_new: false,
+            started: String::new(),
             is_trial: false,
         }
     }
 
-    /// The same for the same audit, version, plugin and part: what makes a second delivery known as one.
+    /// What an alert of a plan is about.
+    #[must_use]
+    pub fn of(plan: &Plan, spec: &PluginSpec) -> Self {
+        let (clouds, events) = (plan.clouds.clone(), plan.events.clone());
+        Self { clouds, events, ..Self::new(plan.audit.clone(), plan.version.clone(), spec.key.clone()) }
+    }
+
+    /// The same for the same audit, version, plugin and part: what makes a second delivery known as one. Another
+    /// installation may have all of these, at the same second; its run began at another fraction of it.
     #[must_use]
     pub fn idempotency_key(&self, part: &str) -> String {
-        IdMaker::of_records(&self.audit, &self.version, &self.plugin).id(&["alert", part]).to_string()
+        let maker = IdMaker::of_records(&self.audit, &self.version, &self.plugin);
+        maker.id(&["alert", part, &self.started]).to_string()
     }
 
     /// When the run began, for people.
@@ -321,7 +336,7 @@ impl Digest {
         Finding::read(&event, &plugin.plugin).map_err(io::Error::from)
     }
 
-    /// What was found, in a few words: `3 critical, 12 high`, or `no findings`.
+    /// What was found, in a few words: `3 critical, 12 high`, `3 critical (new)`, or `no findings`.
     #[must_use]
     pub fn in_words(&self) -> String {
         let counts: Vec<String> = self
@@ -329,7 +344,22 @@ impl Digest {
             .iter()
             .map(|count| format!("{} {}", crate::readable::grouped(count.findings), count.severity))
             .collect();
-        if counts.is_empty() { "no findings".to_owned() } else { counts.join(", ") }
+        match (counts.is_empty(), self.about.only_new) {
+            (true, true) => "nothing new".to_owned(),
+            (true, false) => "no findings".to_owned(),
+            (false, true) => format!("{} (new)", counts.join(", ")),
+            (false, false) => counts.join(", "),
+        }
+    }
+
+    /// That there are no findings, in a sentence. A filter may have left all of them out.
+    #[must_use]
+    pub fn nothing(&self) -> &'static str {
+        match &self.about.filter {
+            _ if self.about.only_new => "There is nothing new.",
+            Some(_) => "There are no findings that the filter lets through.",
+            None => "There are no findings.",
+        }
     }
 
     /// What was found, where, and whether all was read: `prod: 3 critical, 12 high; complete`.
@@ -355,21 +385,18 @@ pub(crate) mod tests {
     impl About {
         /// Of an audit `prod`.
         pub(crate) fn example() -> Self {
+            let key = |name| Key::new(name).unwrap();
             Self {
-                audit: Key::new("prod").unwrap(),
-                version: Version::new("20260131_235959").unwrap(),
-                plugin: Key::new("mail").unwrap(),
-                clouds: vec![Key::new("azcloud").unwrap()],
-                events: vec![Key::new("openport").unwrap()],
-                filter: None,
-                is_trial: false,
+                clouds: vec![key("azcloud")],
+                events: vec![key("openport")],
+                ..Self::new(key("prod"), Version::new("20260131_235959").unwrap(), key("mail"))
             }
         }
     }
 
     impl Digest {
         pub(crate) fn of_nothing() -> io::Result<Self> {
-            Gathering::new()?.end(About::example(), Outcome::Unknown)
+            Gathering::new()?.end(About::example(), Outcome::unknown())
         }
 
         pub(crate) fn of_events(events: &[Value], outcome: Outcome) -> Self {
@@ -399,9 +426,9 @@ pub(crate) mod tests {
                 event(n, ["low", "critical", "high"][n as usize % 3], ["b", "a"][n as usize % 2], &(n % 4).to_string())
             })
             .collect();
-        let one = Digest::of_events(&events, Outcome::Complete);
+        let one = Digest::of_events(&events, Outcome::of_gaps([]));
         events.reverse();
-        let other = Digest::of_events(&events, Outcome::Complete);
+        let other = Digest::of_events(&events, Outcome::of_gaps([]));
         let ids = |digest: &Digest| (0..60).map(|n| digest.finding(n).unwrap().id).collect::<Vec<_>>();
         assert_eq!(ids(&one), ids(&other));
         let order: Vec<_> = (0..60)
@@ -425,6 +452,8 @@ pub(crate) mod tests {
         assert_ne!(about.idempotency_key("a"), about.idempotency_key("b"));
         let other = About { version: Version::new("20260201_000000").unwrap(), ..About::example() };
         assert_ne!(about.idempotency_key("a"), other.idempotency_key("a"));
+        let elsewhere = About { started: "2026-01-31T23:59:59.5Z".into(), ..About::example() };
+        assert_ne!(about.idempotency_key("a"), elsewhere.idempotency_key("a"));
         assert_eq!(about.begun(), "2026-01-31 23:59:59 UTC");
     }
 }

@@ -14,7 +14,8 @@ use proto::subject::{self, Key};
 use crate::alert::{Alert, with_patience};
 use crate::digest::{About, Gathering};
 use crate::event::Finding;
-use crate::outcome;
+use crate::news::News;
+use crate::outcome::{self, Known};
 use crate::readable::counted;
 use crate::settings::Settings;
 
@@ -28,6 +29,8 @@ pub struct Gather {
     gathering: Gathering,
     seen: IdSet,
     left_out: u64,
+    /// When findings that the last complete version had are left out.
+    news: Option<News>,
 }
 
 impl std::fmt::Debug for Gather {
@@ -51,7 +54,8 @@ impl Gather {
         Ok(Self {
             bus: Arc::clone(bus),
             spec: spec.clone(),
-            about: About::new(plan, spec, settings.filter()),
+            about: About { only_new: settings.only_new, ..About::of(plan, spec) },
+            news: settings.only_new.then(|| News::new(bus, &plan.audit, &plan.version)),
             settings,
             alert,
             gathering: Gathering::new().map_err(|error| format!("cannot make a temporary file: {error}"))?,
@@ -69,11 +73,22 @@ impl Gather {
             .map_err(|error| ExclusiveError::Transient(error.to_string()))
     }
 
-    fn nothing(&self) -> Delivery {
-        let place = match self.left_out {
-            0 => "no message: there are no findings".to_owned(),
-            left_out => {
-                format!("no message: the filters leave out all of {}", counted(left_out, "finding", "findings"))
+    /// What is left out, for people.
+    async fn filter(&mut self) -> Result<Option<String>, ExclusiveError> {
+        let news = match &mut self.news {
+            Some(news) => Some(news.in_words().await?),
+            None => None,
+        };
+        let parts: Vec<String> = self.settings.filter().into_iter().chain(news).collect();
+        Ok((!parts.is_empty()).then(|| parts.join("; ")))
+    }
+
+    fn nothing(&self, filter: Option<String>) -> Delivery {
+        let place = match (self.left_out, filter) {
+            (0, _) | (_, None) => "no message: there are no findings".to_owned(),
+            (left_out, Some(filter)) => {
+                let all = counted(left_out, "finding", "findings");
+                format!("no message: all of {all} are left out: {filter}")
             }
         };
         Delivery { documents: 0, place }
@@ -95,7 +110,12 @@ impl Exclusive for Gather {
         if !self.seen.insert(finding.id) {
             return Ok(());
         }
-        if !self.settings.wants(&finding) {
+        // All findings of the version are what the next one is held against, not only those that pass the filters.
+        let is_new = match &mut self.news {
+            Some(news) => news.is_new(&finding).await?,
+            None => true,
+        };
+        if !is_new || !self.settings.wants(&finding) {
             self.left_out += 1;
             return Ok(());
         }
@@ -103,11 +123,17 @@ impl Exclusive for Gather {
     }
 
     async fn finish(&mut self, _revision: u64) -> Result<Delivery, ExclusiveError> {
-        if self.gathering.is_empty() && !self.settings.always {
-            return Ok(self.nothing());
+        if let Some(news) = &self.news {
+            news.keep().await?;
         }
-        let about = self.about.clone();
-        let outcome = outcome::of(&self.bus, &about.audit, &about.version, &about.clouds).await;
+        let filter = self.filter().await?;
+        if self.gathering.is_empty() && !self.settings.always {
+            return Ok(self.nothing(filter));
+        }
+        // A second delivery must be known as one: what its key is made of has to be known each time.
+        let known = outcome::of(&self.bus, &self.about.audit, &self.about.version).await;
+        let Known { outcome, started } = known.map_err(|error| ExclusiveError::Transient(error.to_string()))?;
+        let about = About { filter, started, ..self.about.clone() };
         let gathering = std::mem::replace(&mut self.gathering, Gathering::new().map_err(on_disk)?);
         let ended = tokio::task::spawn_blocking(move || gathering.end(about, outcome)).await;
         let digest = ended.map_err(|error| ExclusiveError::Transient(error.to_string()))?.map_err(on_disk)?;

@@ -8,6 +8,7 @@ pub mod gather;
 pub mod http;
 pub mod listing;
 pub mod mail;
+pub mod news;
 pub mod outcome;
 pub mod page;
 pub mod readable;

@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn all_events_are_in_it_as_they_came() {
         let events: Vec<Value> = (0..5).map(|n| event(n, "high", "r", "a")).collect();
-        let digest = Digest::of_events(&events, Outcome::Unknown);
+        let digest = Digest::of_events(&events, Outcome::unknown());
         let listing = Listing::of(&digest, Form::Json, 1 << 20).unwrap();
         assert_eq!((listing.name.as_str(), listing.findings), ("findings_prod_20260131_235959.json", 5));
         assert_eq!(serde_json::from_slice::<Vec<Value>>(&listing.content).unwrap(), events);
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn many_are_packed_and_too_many_are_cut() {
         let events: Vec<Value> = (0..4000).map(|n| event(n, "high", "r", "a")).collect();
-        let digest = Digest::of_events(&events, Outcome::Unknown);
+        let digest = Digest::of_events(&events, Outcome::unknown());
         let unpacked = |listing: &Listing| {
             let mut text = String::new();
             GzDecoder::new(&listing.content[..]).read_to_string(&mut text).unwrap();

@@ -1,217 +1,125 @@
-//! Whether all was read, evaluated and stored, as far as an alerter can know before the run has ended.
+//! Whether all was read and evaluated, as the coordinator knows it when the events are complete. Alerts are delivered
+//! before the run has ended: what becomes of stores and of other alerts stands in the run's summary.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use proto::bus::{Bucket, BusError, SharedBus};
+use proto::run::RunState;
+use proto::subject::{Key, Role, Version};
 
-use proto::bus::{Bucket, BusError, ReaderSpec, SharedBus};
-use proto::coverage::Fold;
-use proto::identity::{Id, IdSet};
-use proto::run::{FailedPart, RunState};
-use proto::status::{Results, Status};
-use proto::subject::{self, Key, Role, Stream, Version};
+use crate::readable::line;
 
-use crate::readable::{counted, line};
-
-/// Whether all was read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// All of it.
-    Complete,
-    /// Not all: what is missing, in a sentence each.
-    Incomplete(Vec<String>),
-    /// It is not known here: the run's summary says it.
-    Unknown,
+/// Whether all was read, and what could not be judged of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// `None` when it is not known here.
+    is_complete: Option<bool>,
+    gaps: Vec<String>,
+    unclear: Vec<String>,
 }
 
 impl Outcome {
+    /// It is not known here.
+    #[must_use]
+    pub fn unknown() -> Self {
+        Self::default()
+    }
+
+    /// What is missing, in a sentence each; all was read when nothing is.
+    #[must_use]
+    pub fn of_gaps(gaps: impl IntoIterator<Item = String>) -> Self {
+        let gaps: Vec<String> = gaps.into_iter().map(|gap| line(&gap)).collect();
+        Self { is_complete: Some(gaps.is_empty()), gaps, unclear: Vec::new() }
+    }
+
+    /// The same with what rules could not judge, in a sentence each: it was read, and may be a finding all the same.
+    #[must_use]
+    pub fn with_unclear(mut self, unclear: impl IntoIterator<Item = String>) -> Self {
+        self.unclear = unclear.into_iter().map(|text| line(&text)).collect();
+        self
+    }
+
     /// The word for it, if it is known.
     #[must_use]
     pub fn word(&self) -> Option<&'static str> {
-        match self {
-            Self::Complete => Some("complete"),
-            Self::Incomplete(_) => Some("incomplete"),
-            Self::Unknown => None,
-        }
+        self.is_complete.map(|is_complete| if is_complete { "complete" } else { "incomplete" })
     }
 
     /// What is missing.
     #[must_use]
     pub fn gaps(&self) -> &[String] {
-        match self {
-            Self::Incomplete(gaps) => gaps,
-            Self::Complete | Self::Unknown => &[],
-        }
+        &self.gaps
+    }
+
+    /// What rules could not judge.
+    #[must_use]
+    pub fn unclear(&self) -> &[String] {
+        &self.unclear
     }
 }
 
-/// How many gaps are told of.
-const MOST_GAPS: usize = 1000;
-/// How long is waited for the next of the messages that are known to be there.
-const NEXT: Duration = Duration::from_secs(10);
+/// What an alert knows of its run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Whether all was read.
+    pub outcome: Outcome,
+    /// When the run began, to the nanosecond: no other installation's run of this version has it.
+    pub started: String,
+}
 
 /// What is known of an audit's version.
-pub async fn of(bus: &SharedBus, audit: &Key, version: &Version, clouds: &[Key]) -> Outcome {
-    let (failed, stopped) = match state(bus, audit, version).await {
-        Ok(state) => state,
-        Err(error) => {
-            tracing::warn!(%audit, %version, %error, "cannot read the state of the run now");
-            return Outcome::Unknown;
-        }
-    };
-    let mut gaps: Vec<String> = failed
-        .iter()
-        .filter(|part| !part.left_out && part.role != Role::Alert)
-        .map(|part| format!("{} {} failed: {}", part.role, part.plugin, part.reason))
-        .collect();
-    if stopped {
-        gaps.push("collecting was stopped by an operator".to_owned());
-    }
-    // Without replay nobody but the coordinator hears what the stages say.
-    let said = if bus.can_replay() { said(bus, audit, version).await } else { Ok(None) };
-    match said {
-        Ok(Some(said)) if clouds.iter().all(|cloud| said.clouds.contains_key(cloud)) => said.gaps(&mut gaps),
-        Ok(_) if gaps.is_empty() => return Outcome::Unknown,
-        Ok(_) => {}
-        Err(error) => {
-            tracing::warn!(%audit, %version, %error, "cannot read now what was said of the run");
-            if gaps.is_empty() {
-                return Outcome::Unknown;
-            }
-        }
-    }
-    if gaps.is_empty() {
-        return Outcome::Complete;
-    }
-    let more = gaps.len().saturating_sub(MOST_GAPS) as u64;
-    gaps.truncate(MOST_GAPS);
-    if more > 0 {
-        gaps.push(format!("and {}", counted(more, "more gap", "more gaps")));
-    }
-    Outcome::Incomplete(gaps.iter().map(|gap| line(gap)).collect())
-}
-
-/// What has failed so far, and whether an operator has stopped the run.
-async fn state(bus: &SharedBus, audit: &Key, version: &Version) -> Result<(Vec<FailedPart>, bool), BusError> {
-    let Some(entry) = bus.kv_get(Bucket::Runs, version.as_str()).await? else { return Ok((Vec::new(), false)) };
+///
+/// # Errors
+/// When the bus cannot be asked.
+pub async fn of(bus: &SharedBus, audit: &Key, version: &Version) -> Result<Known, BusError> {
+    let Some(entry) = bus.kv_get(Bucket::Runs, version.as_str()).await? else { return Ok(Known::default()) };
     let run: RunState = serde_json::from_slice(&entry.value).map_err(BusError::json)?;
-    let failed = run.audits.get(audit).map(|state| state.failed.clone()).unwrap_or_default();
-    Ok((failed, run.stopping))
+    Ok(Known { outcome: outcome(&run, audit), started: run.started })
 }
 
-/// What collectors and evaluators have said.
-#[derive(Default)]
-struct Said {
-    clouds: BTreeMap<Key, Fold>,
-    units: IdSet,
-    settled: IdSet,
-    rules: BTreeMap<Key, Results>,
-}
-
-impl Said {
-    fn add(&mut self, status: Status) {
-        match status {
-            // It may come twice.
-            Status::UnitEnd(end)
-                if self.units.insert(Id::digest(format!("{} {}", end.plugin, end.unit).as_bytes())) =>
-            {
-                self.clouds.entry(end.plugin.clone()).or_default().add(&end);
-            }
-            Status::Counts(counts) if counts.role == Role::Event => {
-                for settled in counts.settled {
-                    if self.settled.insert(Id::digest(&settled.seq.to_be_bytes())) {
-                        for (rule, results) in settled.results {
-                            self.rules.entry(rule).or_default().add(results);
-                        }
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn gaps(&self, gaps: &mut Vec<String>) {
-        for (cloud, fold) in &self.clouds {
-            for coverage in fold.coverage().iter().filter(|coverage| !coverage.state.is_whole()) {
-                let scope = if coverage.scope.is_empty() { "" } else { " of " };
-                let reason = coverage.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-                gaps.push(format!(
-                    "{cloud}: {}{scope}{} {}{reason}",
-                    coverage.resource_type,
-                    coverage.scope,
-                    coverage.state.as_str()
-                ));
-            }
-        }
-        for (rule, results) in self.rules.iter().filter(|(_, results)| results.unknown > 0) {
-            let sample = results.sample.as_ref();
-            let sample =
-                sample.map(|unclear| format!(", {} for one: {}", unclear.resource, unclear.reason)).unwrap_or_default();
-            gaps.push(format!("{rule} cannot judge {}{sample}", counted(results.unknown, "record", "records")));
-        }
-    }
-}
-
-/// All that was said so far, from the beginning. Unit ends and counts stand before the end of the events is known.
-async fn said(bus: &SharedBus, audit: &Key, version: &Version) -> Result<Option<Said>, BusError> {
-    let mut said = Said::default();
-    for kind in ["unit_end", "counts"] {
-        let filter = subject::status(audit, version, kind);
-        let count = bus.count(Stream::Status, &filter).await?;
-        if count == 0 {
-            continue;
-        }
-        let name = format!("{version}-outcome-{kind}-{}", audit.token());
-        let mut reader = bus.read(&ReaderSpec { stream: Stream::Status, filter, name }).await?;
-        for _ in 0..count {
-            let Ok(message) = tokio::time::timeout(NEXT, reader.next()).await else {
-                tracing::warn!(%audit, %version, kind, "what was said of the run is not all there");
-                return Ok(None);
-            };
-            match serde_json::from_slice(&message?.payload) {
-                Ok(status) => said.add(status),
-                Err(error) => tracing::warn!(%audit, %version, %error, "cannot read what was said of the run"),
-            }
-        }
-    }
-    Ok(Some(said))
+fn outcome(run: &RunState, audit: &Key) -> Outcome {
+    let Some(state) = run.audits.get(audit).filter(|state| state.events_end.is_some()) else {
+        return Outcome::unknown();
+    };
+    // What has failed since the gaps were written down.
+    let failed = state.failed.iter().filter(|part| part.role == Role::Store && !part.left_out);
+    let failed = failed.map(|part| format!("store {}: {}", part.plugin, part.reason));
+    Outcome::of_gaps(state.gaps.iter().cloned().chain(failed)).with_unclear(state.unclear.iter().cloned())
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use proto::run::{AuditState, FailedPart};
 
     use super::*;
 
-    fn unit_end(unit: &str, coverage: Value) -> Status {
-        serde_json::from_value(json!({
-            "kind": "unit_end", "plugin": "azcloud", "unit": unit, "attempt": 1, "restart": 0, "scope": "s-1",
-            "resource_type": "nsg", "list": null, "children": [], "frames": 0, "last_seq": 0, "records": 0,
-            "coverage": [coverage],
-        }))
-        .unwrap()
+    fn key(name: &str) -> Key {
+        Key::new(name).unwrap()
     }
 
-    fn counts(seq: u64, unknown: u64) -> Status {
-        serde_json::from_value(json!({"kind": "counts", "role": "event", "settled": [{
-            "seq": seq, "records": 3,
-            "results": {"tls": {"unknown": unknown, "sample": {"resource": "/r", "reason": "no tls"}}},
-        }]}))
-        .unwrap()
+    fn run(state: AuditState) -> RunState {
+        let mut run =
+            RunState::new(Version::new("20260131_235959").unwrap(), String::new(), String::new(), &[key("prod")]);
+        run.audits.insert(key("prod"), state);
+        run
     }
 
     #[test]
-    fn what_is_missing_is_said_once() {
-        let mut said = Said::default();
-        said.add(unit_end("root", json!({"scope": "s-1", "resource_type": "nsg", "state": "complete", "read": 5})));
-        let mut gaps = Vec::new();
-        said.gaps(&mut gaps);
-        assert!(gaps.is_empty(), "{gaps:?}");
-        let denied = json!({"scope": "s-2", "resource_type": "vm", "state": "denied", "read": 0, "reason": "HTTP 403"});
-        for _ in 0..2 {
-            said.add(unit_end("vm", denied.clone()));
-            said.add(counts(7, 2));
-        }
-        said.gaps(&mut gaps);
-        assert_eq!(gaps, ["azcloud: vm of s-2 denied: HTTP 403", "tls cannot judge 2 records, /r for one: no tls"]);
+    fn what_is_not_known_is_not_complete() {
+        assert_eq!(outcome(&run(AuditState::default()), &key("prod")).word(), None);
+        let ended = || AuditState { events_end: Some(0), ..AuditState::default() };
+        assert_eq!(outcome(&run(ended()), &key("other")).word(), None);
+        assert_eq!(outcome(&run(ended()), &key("prod")).word(), Some("complete"));
+        let part = |role, left_out| FailedPart { role, plugin: key("p"), reason: "away\nfor ever".into(), left_out };
+        let optional = AuditState { failed: vec![part(Role::Store, true), part(Role::Alert, false)], ..ended() };
+        assert_eq!(outcome(&run(optional), &key("prod")).word(), Some("complete"));
+        let failed = AuditState {
+            failed: vec![part(Role::Store, false)],
+            gaps: vec!["cloud c: vm denied".into()],
+            unclear: vec!["r: 3 unknown".into()],
+            ..ended()
+        };
+        let said = outcome(&run(failed), &key("prod"));
+        assert_eq!(said.word(), Some("incomplete"));
+        assert_eq!(said.gaps(), ["cloud c: vm denied", "store p: away for ever"]);
+        assert_eq!(said.unclear(), ["r: 3 unknown"]);
     }
 }

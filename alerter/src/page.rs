@@ -32,6 +32,9 @@ pub struct Page {
     outcome: Option<&'static str>,
     gaps: Vec<String>,
     more_gaps: usize,
+    unclear: Vec<String>,
+    more_unclear: usize,
+    nothing: &'static str,
     filter: Option<String>,
     is_trial: bool,
     total: u64,
@@ -86,7 +89,7 @@ impl Page {
             let names: Vec<&str> = keys.iter().map(proto::subject::Key::as_str).collect();
             line(&names.join(", "))
         };
-        let gaps = digest.outcome.gaps();
+        let (gaps, unclear) = (digest.outcome.gaps(), digest.outcome.unclear());
         Ok(Self {
             headline: digest.headline(),
             audit: line(about.audit.as_str()),
@@ -97,6 +100,9 @@ impl Page {
             outcome: digest.outcome.word(),
             gaps: gaps.iter().take(MOST_LINES).cloned().collect(),
             more_gaps: gaps.len().saturating_sub(MOST_LINES),
+            unclear: unclear.iter().take(MOST_LINES).cloned().collect(),
+            more_unclear: unclear.len().saturating_sub(MOST_LINES),
+            nothing: digest.nothing(),
             filter: about.filter.clone(),
             is_trial: about.is_trial,
             total: digest.len(),
@@ -208,7 +214,7 @@ mod tests {
         let events: Vec<_> = (0..12)
             .map(|n| event(n, ["high", "low"][n as usize % 2], "azure_port", ["s-1", "s-2"][n as usize / 6]))
             .collect();
-        let gaps = Outcome::Incomplete(vec!["azcloud: nsg of s-3 denied: 403".into()]);
+        let gaps = Outcome::of_gaps(["azcloud: nsg of s-3 denied: 403".into()]).with_unclear(["tls: 3 unknown".into()]);
         let page = Page::of(&Digest::of_events(&events, gaps)).unwrap();
         assert!(page.is_whole());
         for form in [page.text().unwrap(), page.html().unwrap()] {
@@ -224,6 +230,7 @@ mod tests {
                 "The thing 3 is open.",
                 "Close it.",
                 "denied: 403",
+                "tls: 3 unknown",
             ] {
                 assert!(form.contains(said), "{said} is not in\n{form}");
             }
@@ -235,7 +242,7 @@ mod tests {
         let mut odd = event(1, "high", "<b>rule</b>", "<script>alert(1)</script>");
         odd["com"]["description"] = "<img src=x onerror=alert(1)> שלום 🔥 \u{202e}".into();
         odd["com"]["resource"]["name"] = "\"><a href=\"javascript:x\">".into();
-        let page = Page::of(&Digest::of_events(&[odd], Outcome::Unknown)).unwrap();
+        let page = Page::of(&Digest::of_events(&[odd], Outcome::unknown())).unwrap();
         let html = page.html().unwrap();
         for wrong in ["<script", "<img", "javascript:x\">", "<b>rule", "\u{202e}"] {
             assert!(!html.contains(wrong), "{wrong}");
@@ -247,7 +254,7 @@ mod tests {
     #[test]
     fn a_page_is_bounded() {
         let events: Vec<_> = (0..3000).map(|n| event(n, "high", &format!("rule{}", n % 100), "a")).collect();
-        let page = Page::of(&Digest::of_events(&events, Outcome::Complete)).unwrap();
+        let page = Page::of(&Digest::of_events(&events, Outcome::of_gaps([]))).unwrap();
         assert!(!page.is_whole() && page.shown == IN_ALL as u64);
         let text = page.text().unwrap();
         assert!(text.contains("3,000 findings") && text.len() < 100_000, "{}", text.len());

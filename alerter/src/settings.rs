@@ -24,8 +24,8 @@ pub struct Settings {
     pub rules: Vec<String>,
     /// The subscriptions, projects and accounts that are told of; all, if none is named.
     pub accounts: Vec<String>,
-    /// Whether findings of the last complete version are left out.
-    only_new: bool,
+    /// Whether findings that the last complete version had are left out.
+    pub only_new: bool,
     /// How long the receiver may be away before the alert fails.
     #[serde(deserialize_with = "params::duration")]
     patience: Option<Duration>,
@@ -40,12 +40,7 @@ impl Settings {
     /// # Errors
     /// Every one that is not as it should be.
     pub fn read(params: &Value) -> Result<Self, Vec<ParamError>> {
-        let settings: Self = params::read(&split(params).0)?;
-        if settings.only_new {
-            let message = "this version does not keep what the last one found; leave `only_new` out".to_owned();
-            return Err(vec![ParamError { path: "only_new".into(), message }]);
-        }
-        Ok(settings)
+        params::read(&split(params).0)
     }
 
     /// How long the receiver may be away before the alert fails.
@@ -136,6 +131,6 @@ mod tests {
         let said = |params: Value| Settings::read(&params).unwrap_err().remove(0).message;
         let severity = said(json!({"min_severity": "hihg"}));
         assert!(severity.contains("did you mean `high`?") && !severity.contains("unrated"), "{severity}");
-        assert!(said(json!({"only_new": true})).contains("leave `only_new` out"));
+        assert!(said(json!({"only_new": "sometimes"})).contains("true"));
     }
 }

@@ -24,21 +24,13 @@ pub async fn send(plugin: &Key, class: &str, params: &Value) -> Result<String, S
     let (settings, mut alert) = registry::build_alert(class, params)?;
     let audit = Key::new("test").map_err(|error| error.to_string())?;
     let version = Version::at(jiff::Timestamp::now());
-    let about = About {
-        audit: audit.clone(),
-        version,
-        plugin: plugin.clone(),
-        clouds: Vec::new(),
-        events: Vec::new(),
-        filter: None,
-        is_trial: true,
-    };
+    let about = About { is_trial: true, ..About::new(audit, version, plugin.clone()) };
     let event = example(&about);
     let on_disk = |error: std::io::Error| format!("cannot make a temporary file: {error}");
     let mut gathering = Gathering::new().map_err(on_disk)?;
     let finding = Finding::read(event.as_bytes(), plugin).map_err(|error| error.to_string())?;
     gathering.add(&finding, plugin, event.as_bytes()).map_err(on_disk)?;
-    let digest = Arc::new(gathering.end(about, Outcome::Unknown).map_err(on_disk)?);
+    let digest = Arc::new(gathering.end(about, Outcome::unknown()).map_err(on_disk)?);
     with_patience(&mut *alert, &digest, settings.patience().min(PATIENCE)).await?;
     Ok(alert.place())
 }

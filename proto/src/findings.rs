@@ -4,8 +4,6 @@
 //! version ends complete, then makes them those of the last complete version, or drops them. Each step can be repeated
 //! after a crash, and no version takes the place of a newer one.
 
-use std::collections::BTreeSet;
-
 use serde::{Deserialize, Serialize};
 
 use crate::bus::{Bucket, Bus, BusError, BusErrorKind};
@@ -79,18 +77,22 @@ fn part_key(audit: &Key, version: &Version, part: usize) -> String {
     format!("{}.{version}.{part}", audit.token())
 }
 
-/// Puts the findings of a version aside. The same findings may be put again.
+/// Puts the findings of a version aside, in whatever order they come, each of them as often as it likes. The same
+/// findings may be put again.
 ///
 /// # Errors
 /// When the bus refuses them or is away for too long.
-pub async fn put(bus: &dyn Bus, audit: &Key, version: &Version, findings: &BTreeSet<u128>) -> Result<(), BusError> {
-    let bytes: Vec<u8> = findings.iter().flat_map(|id| id.to_be_bytes()).collect();
+pub async fn put(bus: &dyn Bus, audit: &Key, version: &Version, findings: &[Id]) -> Result<(), BusError> {
+    let mut ids: Vec<u128> = findings.iter().map(|id| id.bits()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_be_bytes()).collect();
     let mut parts = 0;
     for part in bytes.chunks(OF_EACH_PART * ID) {
         bus.kv_put(Bucket::Findings, &part_key(audit, version, parts), part.to_vec().into()).await?;
         parts += 1;
     }
-    let index = Index { findings: findings.len(), parts, digest: Id::digest(&bytes).to_string() };
+    let index = Index { findings: ids.len(), parts, digest: Id::digest(&bytes).to_string() };
     let value = serde_json::to_vec(&index).map_err(BusError::json)?;
     bus.kv_put(Bucket::Findings, &index_key(audit, version), value.into()).await?;
     Ok(())
@@ -217,8 +219,9 @@ mod tests {
         Version::new(&format!("20260131_{n:06}")).unwrap()
     }
 
-    fn findings(range: std::ops::Range<u32>) -> BTreeSet<u128> {
-        range.map(|n| Id::digest(&n.to_be_bytes()).bits()).collect()
+    /// Each of them twice, and in no order.
+    fn findings(range: std::ops::Range<u32>) -> Vec<Id> {
+        range.clone().chain(range).map(|n| Id::digest(&n.to_be_bytes())).collect()
     }
 
     fn has(known: &Known, n: u32) -> bool {

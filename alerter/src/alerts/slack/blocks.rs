@@ -51,7 +51,7 @@ pub(super) fn of(digest: &Digest, words: &str) -> io::Result<Said> {
     blocks.push(section(&coverage(&digest.outcome)));
     let rules = digest.by_rule();
     if rules.is_empty() {
-        blocks.push(section("There are no findings."));
+        blocks.push(section(digest.nothing()));
     } else {
         let mut text = format!("*{}*\n", counted(digest.len(), "finding", "findings"));
         for rule in rules.iter().take(RULES) {
@@ -80,20 +80,22 @@ pub(super) fn of(digest: &Digest, words: &str) -> io::Result<Said> {
 }
 
 fn coverage(outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Complete => "*Complete*: all that was asked for was read.".to_owned(),
-        Outcome::Unknown => "The run's summary says whether all was read.".to_owned(),
-        Outcome::Incomplete(gaps) => {
-            let mut text = ":warning: *Incomplete*: what could not be read may hide findings.".to_owned();
-            for gap in gaps.iter().take(GAPS) {
-                text = format!("{text}\n• {}", escape(gap));
-            }
-            if gaps.len() > GAPS {
-                text = format!("{text}\n• and {} more", gaps.len() - GAPS);
-            }
-            text
+    let mut text = match outcome.word() {
+        None => "The run's summary says whether all was read.".to_owned(),
+        Some(_) if outcome.gaps().is_empty() => "*Complete*: all that was asked for was read.".to_owned(),
+        Some(_) => ":warning: *Incomplete*: what could not be read may hide findings.".to_owned(),
+    };
+    let mut list = |items: &[String]| {
+        for item in items.iter().take(GAPS) {
+            text = format!("{text}\n• {}", escape(item));
         }
-    }
+        if items.len() > GAPS {
+            text = format!("{text}\n• and {} more", items.len() - GAPS);
+        }
+    };
+    list(outcome.gaps());
+    list(outcome.unclear());
+    text
 }
 
 fn finding(finding: &Finding) -> String {
@@ -153,8 +155,8 @@ mod tests {
                 event
             })
             .collect();
-        let gaps = (0..100).map(|n| format!("gap {n} {}", "y".repeat(1000))).collect();
-        let said = of(&Digest::of_events(&events, Outcome::Incomplete(gaps)), "<!here> now").unwrap();
+        let gaps = (0..100).map(|n| format!("gap {n} {}", "y".repeat(1000)));
+        let said = of(&Digest::of_events(&events, Outcome::of_gaps(gaps)), "<!here> now").unwrap();
         let blocks = said.blocks.as_array().unwrap();
         assert!(blocks.len() <= 50, "{}", blocks.len());
         for block in blocks {

@@ -24,7 +24,7 @@ const GAPS: usize = 20;
 const NAME: &str = "body";
 
 /// What templates may name, as [`Words`] has it.
-const WORDS: [&str; 19] = [
+const WORDS: [&str; 20] = [
     "headline",
     "audit",
     "version",
@@ -34,6 +34,7 @@ const WORDS: [&str; 19] = [
     "is_trial",
     "outcome",
     "gaps",
+    "unclear",
     "total",
     "in_words",
     "severities",
@@ -67,6 +68,7 @@ struct Words {
     is_trial: bool,
     outcome: Option<&'static str>,
     gaps: Vec<String>,
+    unclear: Vec<String>,
     total: u64,
     in_words: String,
     severities: Vec<SeverityCount>,
@@ -163,6 +165,7 @@ impl Bodies {
             is_trial: about.is_trial,
             outcome: digest.outcome.word(),
             gaps: digest.outcome.gaps().iter().take(GAPS).cloned().collect(),
+            unclear: digest.outcome.unclear().iter().take(GAPS).cloned().collect(),
             total: digest.len(),
             in_words,
             severities,
@@ -188,15 +191,7 @@ fn example() -> Result<Digest, String> {
     let name = |text: &str| proto::subject::Key::new(text).map_err(|error| error.to_string());
     let (audit, plugin) = (name("audit")?, name("plugin")?);
     let version = proto::subject::Version::new("20260131_235959").map_err(|error| error.to_string())?;
-    let about = About {
-        audit,
-        version,
-        plugin: plugin.clone(),
-        clouds: Vec::new(),
-        events: Vec::new(),
-        filter: None,
-        is_trial: false,
-    };
+    let about = About::new(audit, version, plugin.clone());
     let id = about.idempotency_key("example");
     let text = |severity: Severity| {
         serde_json::json!({"ext": {}, "com": {
@@ -209,7 +204,7 @@ fn example() -> Result<Digest, String> {
     let finding = Finding::read(event.as_bytes(), &plugin).map_err(|error| error.to_string())?;
     let mut gathering = Gathering::new().map_err(|error| error.to_string())?;
     gathering.add(&finding, &plugin, event.as_bytes()).map_err(|error| error.to_string())?;
-    gathering.end(about, Outcome::Unknown).map_err(|error| error.to_string())
+    gathering.end(about, Outcome::unknown()).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -235,18 +230,18 @@ mod tests {
 
     #[test]
     fn the_presets_have_the_receivers_form() {
-        let pagerduty = made(Per::Event, Some(Preset::Pagerduty), &[odd()], Outcome::Unknown);
+        let pagerduty = made(Per::Event, Some(Preset::Pagerduty), &[odd()], Outcome::unknown());
         assert_eq!(pagerduty["routing_key"], "key\"");
         assert_eq!((&pagerduty["event_action"], &pagerduty["dedup_key"]), (&json!("trigger"), &json!("f7")));
         assert_eq!(pagerduty["payload"]["severity"], "warning");
         assert_eq!(pagerduty["payload"]["timestamp"], "2026-01-31T23:59:59Z");
         assert!(pagerduty["payload"]["summary"].as_str().unwrap().chars().count() <= 1024);
-        let opsgenie = made(Per::Event, Some(Preset::Opsgenie), &[odd()], Outcome::Unknown);
+        let opsgenie = made(Per::Event, Some(Preset::Opsgenie), &[odd()], Outcome::unknown());
         assert_eq!((&opsgenie["alias"], &opsgenie["priority"]), (&json!("f7"), &json!("P3")));
         assert!(opsgenie["message"].as_str().unwrap().chars().count() <= 130);
         let many: Vec<Json> =
             (0..500).map(|_| odd()).chain((0..300).map(|n| event(n + 10, "high", &format!("r{n}"), "a"))).collect();
-        let gaps = Outcome::Incomplete((0..100).map(|n| format!("gap {n}")).collect());
+        let gaps = Outcome::of_gaps((0..100).map(|n| format!("gap {n}")));
         let teams = made(Per::Version, Some(Preset::Teams), &many, gaps);
         assert_eq!(teams["attachments"][0]["contentType"], "application/vnd.microsoft.card.adaptive");
         let text = teams.to_string();
@@ -257,10 +252,10 @@ mod tests {
     #[test]
     fn our_own_form_says_all() {
         let events = [odd(), event(1, "critical", "r", "a")];
-        let version = made(Per::Version, None, &events, Outcome::Complete);
+        let version = made(Per::Version, None, &events, Outcome::of_gaps([]));
         assert_eq!((&version["total"], &version["outcome"]), (&json!(2), &json!("complete")));
         assert_eq!(version["findings"][0]["severity"], "critical");
-        let one = made(Per::Event, None, &events, Outcome::Complete);
+        let one = made(Per::Event, None, &events, Outcome::of_gaps([]));
         assert_eq!(one["event"], events[1]);
         assert_eq!(one["key"].as_str().unwrap().len(), 32);
     }
