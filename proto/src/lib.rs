@@ -2,7 +2,7 @@
 //!
 //! Whatever two stages must agree on stands here: how a record looks and who it is ([`record`], [`identity`]), how
 //! records travel ([`subject`], [`frame`], [`bus`]), what a unit of collecting is and what its end says ([`unit`],
-//! [`coverage`], [`status`]), what an audit consists of ([`plan`], [`config`]), and in which state a run is
+//! [`coverage`], [`status`], [`letter`]), what an audit consists of ([`plan`], [`config`]), and in which state a run is
 //! ([`run`]) and how far a log was read ([`checkpoint`]). The stages know this crate and never one another.
 
 pub mod bus;
@@ -14,6 +14,7 @@ pub mod exclusive;
 pub mod findings;
 pub mod frame;
 pub mod identity;
+pub mod letter;
 pub mod plan;
 pub mod record;
 pub mod run;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bus::{Bus, BusError, Outgoing};
-use crate::plan::PluginSpec;
+use crate::bus::Outgoing;
+pub use crate::letter::{DeadLetter, Retry, bury};
 use crate::subject::{self, Key, Role, Version};
 use crate::unit::UnitEnd;
 
@@ -178,75 +178,4 @@ pub struct Failed {
     pub reason: String,
     /// Whether no other try can help.
     pub permanent: bool,
-}
-
-/// A message that could not be processed, on `cm.dead…`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct DeadLetter {
-    /// The subject of the message.
-    pub subject: String,
-    /// Its sequence, when it came from a stream.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seq: Option<u64>,
-    /// Why.
-    pub reason: String,
-    /// How often it was tried.
-    pub tries: u64,
-    /// The message, or its beginning, as text.
-    pub message: String,
-    /// The length of the whole message, in bytes.
-    pub bytes: usize,
-}
-
-/// A dead letter that an operator sent back, on `cm.retry…`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Retry {
-    /// The letter.
-    pub letter: DeadLetter,
-    /// The plugin that is to take it, as the plan of its version has it.
-    pub plugin: PluginSpec,
-}
-
-/// How much of a message a dead letter repeats, in bytes.
-const DEAD_EXCERPT: usize = 256 * 1024;
-
-impl DeadLetter {
-    /// A dead letter of a message's body.
-    #[must_use]
-    pub fn new(subject: &str, seq: Option<u64>, reason: String, tries: u64, body: &[u8]) -> Self {
-        let excerpt = &body[..body.len().min(DEAD_EXCERPT)];
-        Self {
-            subject: subject.to_owned(),
-            seq,
-            reason,
-            tries,
-            message: String::from_utf8_lossy(excerpt).into_owned(),
-            bytes: body.len(),
-        }
-    }
-
-    /// Whether it has the whole message.
-    #[must_use]
-    pub fn is_whole(&self) -> bool {
-        self.message.len() == self.bytes
-    }
-}
-
-/// Puts a message among the dead letters of a plugin. Said twice, it is kept once.
-///
-/// # Errors
-/// When the broker refuses it or is away for too long: then the message must not be acknowledged.
-pub async fn bury(
-    bus: &dyn Bus,
-    audit: &Key,
-    version: &Version,
-    role: Role,
-    plugin: &Key,
-    letter: &DeadLetter,
-) -> Result<(), BusError> {
-    let subject = subject::dead(audit, version, role, plugin);
-    let digest = crate::identity::Id::digest(letter.message.as_bytes());
-    let id = format!("dead:{}:{role}:{plugin}:{}:{digest}", letter.subject, letter.seq.unwrap_or(0));
-    tracing::warn!(%audit, %version, %role, %plugin, reason = letter.reason, "a message could not be processed");
-    bus.publish(Outgoing::json(subject, letter).map_err(BusError::json)?.with_id(id)).await.map(|_| ())
 }

@@ -344,7 +344,7 @@ async fn what_is_no_document_becomes_a_dead_letter_and_the_rest_is_kept() {
     for (reason, text) in reasons {
         let message = tokio::time::timeout(PATIENCE, dead.next()).await.unwrap().unwrap();
         assert_eq!(*message.subject, *format!("cm.dead.audit.{V1}.store.filestore"));
-        let letter: DeadLetter = serde_json::from_slice(&message.payload).unwrap();
+        let letter = DeadLetter::read(&message).unwrap();
         assert!(letter.reason.starts_with(reason), "{letter:?}");
         assert!(letter.message.contains(text) && letter.bytes > 0, "{letter:?}");
         assert!(letter.subject.starts_with(&format!("cm.record.audit.{V1}.")), "{letter:?}");

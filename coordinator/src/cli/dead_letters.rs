@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
-use proto::bus::{BusError, ConsumerId, ConsumerSpec, Outgoing, ReaderSpec, SharedBus};
+use proto::bus::{BusError, BusErrorKind, ConsumerId, ConsumerSpec, ReaderSpec, SharedBus};
 use proto::config::Environment;
 use proto::plan::{Plan, PluginSpec, Stage};
 use proto::service::args::BusArgs;
@@ -127,83 +127,85 @@ async fn act(bus: &SharedBus, command: &Command) -> Result<ExitCode, BusError> {
     if !bus.is_ready().await? {
         return Ok(usage("there are no runs at this broker"));
     }
-    let mut found = read(bus, command.which()).await?;
-    let missing = match command {
-        Command::List(_) => return Ok(list(&found)),
-        Command::Show(chosen) | Command::Retry(chosen) | Command::Drop(chosen) => choose(&mut found, chosen),
+    let chosen = match command {
+        Command::List(which) => return list(bus, which).await,
+        Command::Show(chosen) | Command::Retry(chosen) | Command::Drop(chosen) => chosen,
     };
-    let mut failed = false;
-    for number in missing {
+    let mut missing: BTreeSet<u64> = chosen.numbers.iter().copied().collect();
+    let mut retrying = Retrying::default();
+    let mut dropped = 0;
+    // One at a time: there may be many, and large ones.
+    each(bus, &chosen.which, async |found| {
+        if !chosen.all && !missing.remove(&found.number) {
+            return Ok(());
+        }
+        match command {
+            Command::List(_) => {}
+            Command::Show(_) => {
+                let text = serde_json::to_string(&found.letter).map_err(BusError::json)?;
+                print(&format!("{text}\n"));
+            }
+            Command::Retry(_) => retrying.retry(bus, found).await?,
+            Command::Drop(_) => {
+                bus.delete_message(Stream::Dead, found.number).await?;
+                dropped += 1;
+            }
+        }
+        Ok(())
+    })
+    .await?;
+    for number in &missing {
         eprintln!("error: there is no dead letter {number}");
-        failed = true;
     }
     match command {
-        Command::List(_) => {}
-        Command::Show(_) => {
-            let mut lines = String::new();
-            for found in &found {
-                lines.push_str(&serde_json::to_string(&found.letter).map_err(BusError::json)?);
-                lines.push('\n');
-            }
-            print(&lines);
-        }
-        Command::Retry(_) => failed |= retry(bus, &found).await?,
-        Command::Drop(_) => {
-            for found in &found {
-                bus.delete_message(Stream::Dead, found.number).await?;
-            }
-            eprintln!("{} dropped", found.len());
-        }
+        Command::Retry(_) => eprintln!("{} sent back; what is refused again is listed again", retrying.sent),
+        Command::Drop(_) => eprintln!("{dropped} dropped"),
+        Command::List(_) | Command::Show(_) => {}
     }
-    Ok(if failed { ExitCode::from(INCOMPLETE) } else { ExitCode::SUCCESS })
+    let good = missing.is_empty() && !retrying.failed;
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(INCOMPLETE) })
 }
 
-/// Keeps those that are chosen; the numbers that are not there.
-fn choose(found: &mut Vec<Found>, chosen: &Chosen) -> Vec<u64> {
-    if chosen.all {
-        return Vec::new();
-    }
-    found.retain(|found| chosen.numbers.contains(&found.number));
-    let there: BTreeSet<u64> = found.iter().map(|found| found.number).collect();
-    chosen.numbers.iter().copied().filter(|number| !there.contains(number)).collect()
-}
-
-async fn read(bus: &SharedBus, which: &Which) -> Result<Vec<Found>, BusError> {
+/// Does something with each dead letter that there is now, in their order.
+async fn each(
+    bus: &SharedBus,
+    which: &Which,
+    mut with: impl AsyncFnMut(Found) -> Result<(), BusError>,
+) -> Result<(), BusError> {
     let filter = "cm.dead.>".to_owned();
-    let count = bus.count(Stream::Dead, &filter).await?;
-    let mut found = Vec::new();
-    if count == 0 {
-        return Ok(found);
+    let last = bus.last_seq(Stream::Dead, &filter).await?;
+    if last == 0 {
+        return Ok(());
     }
     let name = format!("dead-letters-{}", std::process::id());
     let mut reader = bus.read(&ReaderSpec { stream: Stream::Dead, filter, name }).await?;
-    for _ in 0..count {
+    let mut seq = 0;
+    while seq < last {
+        // The last one may have been removed by somebody else.
         let Ok(message) = tokio::time::timeout(PATIENCE, reader.next()).await else { break };
         let message = message?;
+        seq = message.seq;
         let Some((audit, version, role, plugin)) = subject::parse_letter(&message.subject) else { continue };
         let is_wanted = which.audit.as_ref().is_none_or(|wanted| audit.as_str() == wanted)
             && which.version.as_ref().is_none_or(|wanted| version == *wanted)
             && which.plugin.as_ref().is_none_or(|wanted| plugin.as_str() == wanted);
-        if !is_wanted {
+        // Those that came meanwhile are the same letters, refused again.
+        if !is_wanted || seq > last {
             continue;
         }
-        match serde_json::from_slice(&message.payload) {
-            Ok(letter) => found.push(Found { number: message.seq, audit, version, role, plugin, letter }),
-            Err(error) => eprintln!("warning: the dead letter {} cannot be read: {error}", message.seq),
+        match DeadLetter::read(&message) {
+            Ok(letter) => with(Found { number: seq, audit, version, role, plugin, letter }).await?,
+            Err(error) => eprintln!("warning: the dead letter {seq} cannot be read: {error}"),
         }
     }
-    Ok(found)
+    Ok(())
 }
 
-fn list(found: &[Found]) -> ExitCode {
-    if found.is_empty() {
-        eprintln!("there are no dead letters");
-        return ExitCode::SUCCESS;
-    }
+async fn list(bus: &SharedBus, which: &Which) -> Result<ExitCode, BusError> {
     let mut table = Table::new();
     table.load_style(presets::UTF8_BORDERS_ONLY);
     table.set_header(["number", "audit", "run", "role", "plugin", "bytes", "reason"]);
-    for found in found {
+    each(bus, which, async |found| {
         let letter = &found.letter;
         let mut reason: String = letter.reason.chars().filter(|c| !c.is_control()).take(LONGEST).collect();
         if reason.len() < letter.reason.len() {
@@ -218,49 +220,78 @@ fn list(found: &[Found]) -> ExitCode {
             letter.bytes.to_string(),
             reason,
         ]);
+        Ok(())
+    })
+    .await?;
+    if table.is_empty() {
+        eprintln!("there are no dead letters");
+    } else {
+        print(&format!("{table}\n"));
     }
-    print(&format!("{table}\n"))
+    Ok(ExitCode::SUCCESS)
 }
 
-/// Sends letters back; true when one could not be.
-async fn retry(bus: &SharedBus, found: &[Found]) -> Result<bool, BusError> {
-    let mut plans: HashMap<(Key, Version), Option<Plan>> = HashMap::new();
-    let (mut sent, mut failed) = (0, false);
-    for role in [Role::Store, Role::Alert] {
-        if found.iter().any(|found| found.role == role) {
-            bus.create_consumer(&ConsumerSpec {
-                id: ConsumerId::retries(role),
-                filter: subject::retries_of(role),
-                ack_wait: ACK_WAIT,
-                metadata: vec![("purpose".to_owned(), "retry".to_owned())],
-            })
-            .await?;
-        }
-    }
-    for found in found {
+/// Sends letters back.
+#[derive(Default)]
+struct Retrying {
+    plans: HashMap<(Key, Version), Option<Plan>>,
+    /// The roles whose sinks have something to take them from.
+    served: Vec<Role>,
+    sent: usize,
+    /// Whether one could not be sent.
+    failed: bool,
+}
+
+impl Retrying {
+    async fn retry(&mut self, bus: &SharedBus, found: Found) -> Result<(), BusError> {
         let of = (found.audit.clone(), found.version.clone());
-        if !plans.contains_key(&of) {
+        if !self.plans.contains_key(&of) {
             let plan = Plan::fetch(&**bus, &found.audit, &found.version, Stage::Coordinator).await?;
-            plans.insert(of.clone(), plan);
+            self.plans.insert(of.clone(), plan);
         }
-        let plugin = match taker(found, plans.get(&of).and_then(Option::as_ref)) {
+        let plugin = match taker(&found, self.plans.get(&of).and_then(Option::as_ref)) {
             Ok(plugin) => plugin.clone(),
             Err(reason) => {
-                eprintln!("error: the dead letter {} cannot be sent back: {reason}", found.number);
-                failed = true;
-                continue;
+                self.refuse(found.number, &reason);
+                return Ok(());
             }
         };
+        self.serve(bus, found.role).await?;
         let subject = subject::retry(&found.audit, &found.version, found.role, &found.plugin);
-        let message = Outgoing::json(subject, &Retry { letter: found.letter.clone(), plugin });
-        let id = format!("retry:{}", found.number);
-        bus.publish(message.map_err(BusError::json)?.with_id(id)).await?;
+        let message = match (Retry { letter: found.letter, plugin }).outgoing(&**bus, subject) {
+            Err(error) if error.kind() == BusErrorKind::TooLarge => {
+                self.refuse(found.number, &error.to_string());
+                return Ok(());
+            }
+            message => message?,
+        };
+        bus.publish(message.with_id(format!("retry:{}", found.number))).await?;
         // Sent twice, it is stored once; removed first, it might be lost.
         bus.delete_message(Stream::Dead, found.number).await?;
-        sent += 1;
+        self.sent += 1;
+        Ok(())
     }
-    eprintln!("{sent} sent back; what is refused again is listed again");
-    Ok(failed)
+
+    /// Sees to it that what is sent back is kept until a sink has taken it.
+    async fn serve(&mut self, bus: &SharedBus, role: Role) -> Result<(), BusError> {
+        if self.served.contains(&role) {
+            return Ok(());
+        }
+        bus.create_consumer(&ConsumerSpec {
+            id: ConsumerId::retries(role),
+            filter: subject::retries_of(role),
+            ack_wait: ACK_WAIT,
+            metadata: vec![("purpose".to_owned(), "retry".to_owned())],
+        })
+        .await?;
+        self.served.push(role);
+        Ok(())
+    }
+
+    fn refuse(&mut self, number: u64, reason: &str) {
+        eprintln!("error: the dead letter {number} cannot be sent back: {reason}");
+        self.failed = true;
+    }
 }
 
 /// The plugin that can take a letter, or why there is none.
@@ -273,7 +304,9 @@ fn taker<'a>(found: &Found, plan: Option<&'a Plan>) -> Result<&'a PluginSpec, St
     }
     if !found.letter.is_whole() {
         let (kept, all) = (found.letter.message.len(), found.letter.bytes);
-        return Err(format!("only {kept} of its {all} bytes were kept; run the audit again"));
+        return Err(format!(
+            "only {kept} of its {all} bytes were kept, as the broker takes no larger message; run the audit again"
+        ));
     }
     Ok(spec)
 }

@@ -10,7 +10,7 @@ use proto::bus::{Bucket, BusError, BusErrorKind, ConsumerId, ConsumerSpec, Consu
 use proto::plan::{Plan, PluginSpec, Stage};
 use proto::run::{AuditState, FailedPart, MAX_RUN, Phase, RunState};
 use proto::service::presence;
-use proto::status::Status;
+use proto::status::{DeadLetter, Status};
 use proto::subject::{self, Key, Role, Stream, Version};
 use proto::unit::Unit;
 use sink::settings::Settings;
@@ -170,7 +170,7 @@ impl AuditRun {
                 let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
                 tally.heard(Stream::of(&message.subject), message.seq);
                 if let Some((role, plugin)) = subject::parse_dead(&message.subject) {
-                    match serde_json::from_slice(&message.payload) {
+                    match DeadLetter::read(&message) {
                         Ok(letter) => tally.bury(role, plugin, letter),
                         Err(error) => tracing::warn!(%error, "cannot read a dead letter"),
                     }

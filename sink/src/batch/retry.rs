@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::bus::{BusError, BusErrorKind, ConsumerId, Delivery, Outgoing, PullLimits};
+use proto::bus::{BusError, BusErrorKind, ConsumerId, Delivery, PullLimits};
 use proto::catalogue::in_one_line;
 use proto::plan::{Plan, PluginSpec};
 use proto::service::Worker;
@@ -79,7 +79,7 @@ async fn take(worker: &Worker, delivery: Delivery) -> Result<(), BusError> {
     let Some((audit, version, role, plugin)) = subject::parse_letter(&delivery.message.subject) else {
         return delivery.ack().await;
     };
-    let retry: Retry = match serde_json::from_slice(&delivery.message.payload) {
+    let retry = match Retry::read(&delivery.message) {
         Ok(retry) => retry,
         Err(error) => {
             tracing::error!(%error, "cannot read a dead letter that was sent back");
@@ -98,7 +98,7 @@ async fn take(worker: &Worker, delivery: Delivery) -> Result<(), BusError> {
             let subject = subject::dead(&audit, &version, role, &plugin);
             // Under another id than the first time: it is not the same letter that came twice.
             let id = format!("dead-again:{}", delivery.message.seq);
-            worker.bus.publish(Outgoing::json(subject, &letter).map_err(BusError::json)?.with_id(id)).await?;
+            worker.bus.publish(letter.outgoing(&*worker.bus, subject)?.with_id(id)).await?;
             delivery.ack().await
         }
         Fate::Later(reason) => {

@@ -255,7 +255,7 @@ impl Filling {
 
     async fn letter(&mut self) -> DeadLetter {
         let next = tokio::time::timeout(Duration::from_secs(20), self.dead.next());
-        serde_json::from_slice(&next.await.expect("a dead letter").unwrap().payload).unwrap()
+        DeadLetter::read(&next.await.expect("a dead letter").unwrap()).unwrap()
     }
 
     async fn end(self) -> Arc<Told> {
