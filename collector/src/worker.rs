@@ -225,7 +225,17 @@ impl Collector {
             let done = cloud.work(unit, &mut emitter).await?;
             Ok::<_, WorkError>((done, emitter.finish().await?))
         };
-        match delivery.while_working(PROGRESS_EVERY, worked).await {
+        let mut view = open.view.clone();
+        let ended = async { drop(view.wait_for(|view| view.state.phase == Phase::Ended).await) };
+        let worked = tokio::select! {
+            worked = delivery.while_working(PROGRESS_EVERY, worked) => worked,
+            // Cancelled: whatever comes of the unit, nobody waits for it.
+            () = ended => {
+                tracing::debug!("the version has ended: the unit is dropped");
+                return delivery.ack().await;
+            }
+        };
+        match worked {
             Ok((mut done, emitted)) => {
                 done.coverage.extend(too_large(unit, &emitted));
                 if let Some(pause) = &done.pause {

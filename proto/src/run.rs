@@ -1,4 +1,5 @@
-//! The state of a run: one key of `cm_runs` per version, changed by the holder of the run's lease alone.
+//! The state of a run: one key of `cm_runs` per version, changed by the holder of the run's lease; to cancel it, by
+//! anybody who may.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -69,6 +70,9 @@ pub struct AuditState {
     /// Parts that have ended as failed: nobody waits for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed: Vec<FailedPart>,
+    /// An operator cancelled it before it had ended; set with [`Phase::Ended`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cancelled: bool,
     /// Whether the run ended complete; set with [`Phase::Ended`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub complete: Option<bool>,
@@ -91,6 +95,7 @@ impl Default for AuditState {
             gaps: Vec::new(),
             unclear: Vec::new(),
             failed: Vec::new(),
+            cancelled: false,
             complete: None,
             ended: None,
             complete_versions: Vec::new(),
@@ -122,6 +127,24 @@ pub enum MailState {
     Sent,
 }
 
+/// A turn of a schedule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turn {
+    /// What tells the schedule from others.
+    pub schedule: String,
+    /// When the turn is, in RFC 3339. A run may begin later: its version says when.
+    pub at: String,
+}
+
+/// Who cancelled a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancelled {
+    /// The user, host and process.
+    pub by: String,
+    /// When, in RFC 3339.
+    pub at: String,
+}
+
 /// The state of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunState {
@@ -131,6 +154,15 @@ pub struct RunState {
     pub started: String,
     /// The host and process that leads it.
     pub leader: String,
+    /// How many have led it before: whoever finds a higher number than its own leads no more.
+    #[serde(default)]
+    pub term: u64,
+    /// The turn that it is the run of; none for one that somebody asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn: Option<Turn>,
+    /// An operator has cancelled it: whoever leads it ends it. All else here is the leader's to change; this is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancelled: Option<Cancelled>,
     /// An operator has stopped collecting: units that are left are not done.
     #[serde(default)]
     pub stopping: bool,
@@ -151,6 +183,9 @@ impl RunState {
             version,
             started,
             leader,
+            term: 0,
+            turn: None,
+            cancelled: None,
             stopping: false,
             order: audits.to_vec(),
             audits: audits.iter().map(|audit| (audit.clone(), AuditState::default())).collect(),

@@ -238,6 +238,22 @@ impl Program {
         self.signal(Signal::INT)
     }
 
+    /// Freezes the program (SIGSTOP), as a host that is suspended does.
+    ///
+    /// # Errors
+    /// When it has already ended.
+    pub fn freeze(&mut self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Wakes a frozen program (SIGCONT).
+    ///
+    /// # Errors
+    /// When it has already ended.
+    pub fn wake(&mut self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
     /// Kills the program (SIGKILL) and waits until it is gone.
     ///
     /// # Errors

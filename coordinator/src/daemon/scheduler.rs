@@ -1,0 +1,256 @@
+//! What a coordinator that leads does at each moment: begins the runs of the turns that have come.
+
+use std::collections::{BTreeSet, HashMap};
+
+use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
+use proto::bus::SharedBus;
+use proto::config::Overlap;
+use proto::subject::{Key, Version};
+
+use super::say;
+use super::turns::{Claim, Served, TurnBook};
+use crate::run::RunError;
+use crate::terminal::span;
+use crate::schedule::{Decision, GRACE, Schedule, upcoming};
+
+/// Where runs are begun and led.
+#[async_trait]
+pub(super) trait Runs: Send {
+    /// The audits that run now, wherever they were begun.
+    fn running(&self) -> BTreeSet<Key>;
+
+    /// Begins the run of a turn, unless that is done already.
+    async fn begin(&mut self, schedule: &Schedule, claim: &Claim) -> Result<Beginning, RunError>;
+}
+
+/// What came of beginning a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beginning {
+    /// It has begun: now, or before.
+    Done,
+    /// Another run has its version.
+    VersionTaken,
+}
+
+/// Serves schedules.
+#[derive(Debug)]
+pub(super) struct Scheduler {
+    schedules: Vec<Schedule>,
+    book: TurnBook,
+    /// What is known, by schedule: forgotten when somebody else has changed it.
+    known: HashMap<String, (Served, u64)>,
+    up_since: Timestamp,
+    looked: Timestamp,
+}
+
+impl Scheduler {
+    pub(super) fn new(schedules: Vec<Schedule>, bus: SharedBus, now: Timestamp) -> Self {
+        Self { schedules, book: TurnBook::new(bus), known: HashMap::new(), up_since: now, looked: now }
+    }
+
+    /// Others may have led meanwhile.
+    pub(super) fn begin_term(&mut self) {
+        self.known.clear();
+    }
+
+    /// Says what comes next, for each schedule.
+    pub(super) fn announce(&self, now: Timestamp) {
+        for schedule in &self.schedules {
+            let names = schedule.names();
+            match schedule.next(now) {
+                Some(turn) => say(&format!(
+                    "{names}: waiting for {} ({}), in {}",
+                    schedule.local(turn).strftime("%Y-%m-%d %H:%M:%S %Z"),
+                    schedule.timing(),
+                    span(u64::try_from(turn.duration_since(now).as_secs()).unwrap_or(0))
+                )),
+                None => say(&format!("{names}: no turn is left ({})", schedule.timing())),
+            }
+        }
+    }
+
+    /// The next turn of all.
+    pub(super) fn next(&self, after: Timestamp) -> Option<Timestamp> {
+        upcoming(&self.schedules, after, 1).first().map(|(turn, _)| *turn)
+    }
+
+    /// Notes that this coordinator is up now. One that slept was not: its host was suspended, or it was stopped.
+    pub(super) fn look(&mut self, now: Timestamp) {
+        if now.duration_since(self.looked).unsigned_abs() > GRACE {
+            tracing::warn!(since = %self.looked, "nothing was done for long: was this host suspended?");
+            self.up_since = now;
+        }
+        self.looked = now;
+    }
+
+    /// Does what is due.
+    pub(super) async fn serve(&mut self, runs: &mut dyn Runs, now: Timestamp) -> Result<(), RunError> {
+        for schedule in self.schedules.clone() {
+            self.serve_schedule(&schedule, runs, now).await?;
+        }
+        Ok(())
+    }
+
+    async fn serve_schedule(
+        &mut self,
+        schedule: &Schedule,
+        runs: &mut dyn Runs,
+        now: Timestamp,
+    ) -> Result<(), RunError> {
+        if !self.known.contains_key(&schedule.id) {
+            let known = self.book.open(schedule, now).await?;
+            self.known.insert(schedule.id.clone(), known);
+        }
+        let Some((mut served, _)) = self.known.get(&schedule.id).cloned() else { return Ok(()) };
+        if let Some(claim) = served.claim.take() {
+            // Its claimant died, or the broker was away.
+            return self.begin(schedule, runs, served, claim).await;
+        }
+        let running = runs.running();
+        let (busy, idle): (Vec<Key>, Vec<Key>) =
+            schedule.audits.iter().cloned().partition(|audit| running.contains(audit));
+        match schedule.decide(served.through, self.up_since, now) {
+            Decision::Nothing => match served.waiting.take_if(|_| busy.is_empty()) {
+                Some(turn) => self.claim(schedule, runs, served, turn, idle, now).await,
+                None => Ok(()),
+            },
+            Decision::Missed { turn, missed } => {
+                say(&format!(
+                    "{}: missed {missed} turns, the last at {}; `catch_up: true` makes up for the last",
+                    schedule.names(),
+                    schedule.local(turn)
+                ));
+                served.missed += missed;
+                served.through = turn;
+                self.change(schedule, served).await.map(|_| ())
+            }
+            Decision::Due { turn, missed } => {
+                if missed > 0 {
+                    say(&format!("{}: {missed} turns before that of {} passed unserved", schedule.names(), schedule.local(turn)));
+                    served.missed += missed;
+                }
+                served.through = turn;
+                if busy.is_empty() {
+                    served.waiting = None;
+                    return self.claim(schedule, runs, served, turn, idle, now).await;
+                }
+                self.overlap(schedule, runs, served, turn, busy, idle, now).await
+            }
+        }
+    }
+
+    /// A turn has come, and audits still run.
+    #[allow(clippy::too_many_arguments, reason = "all that is known of the turn")]
+    async fn overlap(
+        &mut self,
+        schedule: &Schedule,
+        runs: &mut dyn Runs,
+        mut served: Served,
+        turn: Timestamp,
+        busy: Vec<Key>,
+        idle: Vec<Key>,
+        now: Timestamp,
+    ) -> Result<(), RunError> {
+        let names: Vec<String> = busy.iter().map(ToString::to_string).collect();
+        let running = format!("{}: still running at the turn of {}", names.join(", "), schedule.local(turn));
+        match (schedule.overlap, served.waiting) {
+            (Overlap::Queue, None) => {
+                say(&format!("{running}: it waits (overlap: queue)"));
+                served.waiting = Some(turn);
+            }
+            (Overlap::Queue, Some(_)) => {
+                served.skipped += 1;
+                say(&format!("{running}: one waits already, this one is left out ({} so far)", served.skipped));
+            }
+            (Overlap::Skip, _) => {
+                served.skipped += 1;
+                say(&format!("{running}: it is left out ({} so far; `overlap: queue` lets it wait)", served.skipped));
+                if !idle.is_empty() {
+                    return self.claim(schedule, runs, served, turn, idle, now).await;
+                }
+            }
+        }
+        self.change(schedule, served).await.map(|_| ())
+    }
+
+    /// Takes a turn upon this coordinator, and begins its run.
+    async fn claim(
+        &mut self,
+        schedule: &Schedule,
+        runs: &mut dyn Runs,
+        mut served: Served,
+        turn: Timestamp,
+        audits: Vec<Key>,
+        now: Timestamp,
+    ) -> Result<(), RunError> {
+        let claim = Claim { turn, version: Version::at(now), audits };
+        served.claim = Some(claim.clone());
+        if !self.change(schedule, served.clone()).await? {
+            return Ok(());
+        }
+        served.claim = None;
+        self.begin(schedule, runs, served, claim).await
+    }
+
+    /// Begins the run of a claim. `served` is what is known without it.
+    async fn begin(
+        &mut self,
+        schedule: &Schedule,
+        runs: &mut dyn Runs,
+        mut served: Served,
+        mut claim: Claim,
+    ) -> Result<(), RunError> {
+        // Left by one that died long ago: it is a turn that was missed.
+        let is_old = claim.turn < self.up_since - GRACE && !schedule.catch_up;
+        while !is_old && runs.begin(schedule, &claim).await? == Beginning::VersionTaken {
+            claim.version = next_version(&claim.version);
+            let bumped = Served { claim: Some(claim.clone()), ..served.clone() };
+            if !self.change(schedule, bumped).await? {
+                return Ok(());
+            }
+        }
+        served.claim = None;
+        self.change(schedule, served).await.map(|_| ())
+    }
+
+    /// Writes down what is known; false when somebody else was first: then it is looked at again.
+    async fn change(&mut self, schedule: &Schedule, served: Served) -> Result<bool, RunError> {
+        let Some((_, revision)) = self.known.get(&schedule.id) else { return Ok(false) };
+        match self.book.change(schedule, &served, *revision).await {
+            Ok(Some(revision)) => {
+                self.known.insert(schedule.id.clone(), (served, revision));
+                Ok(true)
+            }
+            Ok(None) => {
+                tracing::info!(schedule = served.schedule, "another coordinator serves the schedule");
+                self.known.remove(&schedule.id);
+                Ok(false)
+            }
+            Err(error) => {
+                // It may have arrived all the same.
+                self.known.remove(&schedule.id);
+                Err(error.into())
+            }
+        }
+    }
+}
+
+/// The version of the next second.
+fn next_version(version: &Version) -> Version {
+    let read = jiff::civil::DateTime::strptime("%Y%m%d_%H%M%S", version.as_str());
+    let moment = read.and_then(|moment| moment.to_zoned(jiff::tz::TimeZone::UTC)).map(|moment| moment.timestamp());
+    Version::at(moment.unwrap_or_else(|_| Timestamp::now()) + SignedDuration::from_secs(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_version_is_a_second_later() {
+        let next = |text: &str| next_version(&Version::new(text).unwrap()).to_string();
+        assert_eq!(next("20261231_235959"), "20270101_000000");
+        assert_eq!(next("20260131_120000"), "20260131_120001");
+    }
+}
