@@ -20,7 +20,9 @@ use crate::bus::{BusError, Message, ReaderSpec, SharedBus};
 use crate::plan::{Plan, PluginSpec};
 use crate::run::Phase;
 use crate::service::Worker;
+use crate::service::metrics;
 use crate::service::presence::{Cannot, Presence};
+use crate::service::trace::{self, Kind, Span, SpanContext};
 use crate::service::versions::{AuditView, Versions};
 use crate::status::{Delivered, Failed, Status};
 use crate::subject::{self, Key, Role, Stream, Version};
@@ -221,6 +223,7 @@ impl Job {
             Err(error) => return Ended::Failed(ExclusiveError::Transient(error.to_string())),
         };
         let (mut through, mut messages) = (0, 0);
+        let mut span = self.span();
         let shutdown = self.shutdown.clone();
         loop {
             if !self.is_wanted() {
@@ -228,12 +231,14 @@ impl Job {
             }
             if let Some(end) = self.end().filter(|end| through >= *end) {
                 self.reached = u64::MAX;
-                return self.deliver(plugin, lease, end, messages).await;
+                return self.deliver(plugin, lease, end, messages, span).await;
             }
             tokio::select! {
                 message = reader.next() => match message {
                     Ok(message) => {
+                        span.link(SpanContext::of_message(&message));
                         if let Err(error) = plugin.accept(&message).await {
+                            span.fail(&error.to_string());
                             return Ended::Failed(error);
                         }
                         through = message.seq;
@@ -255,7 +260,25 @@ impl Job {
         }
     }
 
-    async fn deliver(&self, mut plugin: Box<dyn Exclusive>, lease: &Lease, end: u64, messages: u64) -> Ended {
+    /// A span in the trace of the run: what is delivered is of all of it.
+    fn span(&self) -> Span {
+        let run = trace::is_on().then(|| SpanContext::of_run(&self.audit, &self.version));
+        let mut span = Span::begin("deliver", Kind::Client, run);
+        span.set("cloudmarker.audit", &self.audit);
+        span.set("cloudmarker.version", &self.version);
+        span.set("cloudmarker.role", self.spec.role.as_str());
+        span.set("cloudmarker.plugin", &self.spec.key);
+        span
+    }
+
+    async fn deliver(
+        &self,
+        mut plugin: Box<dyn Exclusive>,
+        lease: &Lease,
+        end: u64,
+        messages: u64,
+        mut span: Span,
+    ) -> Ended {
         let checked = if self.bus.can_replay() { lease.check().await } else { Ok(0) };
         let revision = match checked {
             Ok(revision) => revision,
@@ -264,10 +287,19 @@ impl Job {
             }
             Err(_) => return Ended::LeaseLost,
         };
-        let delivery = match plugin.finish(revision).await {
+        let began = Instant::now();
+        let finished = plugin.finish(revision).await;
+        let documents = finished.as_ref().ok().map(|delivery| delivery.documents);
+        metrics::delivered(&self.audit, self.spec.role, &self.spec.key, documents, began.elapsed());
+        let delivery = match finished {
             Ok(delivery) => delivery,
-            Err(error) => return Ended::Failed(error),
+            Err(error) => {
+                span.fail(&error.to_string());
+                return Ended::Failed(error);
+            }
         };
+        span.set("cloudmarker.documents", delivery.documents);
+        span.set("cloudmarker.messages", messages);
         let delivered = Status::Delivered(Delivered {
             role: self.spec.role,
             plugin: self.spec.key.clone(),

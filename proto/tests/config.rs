@@ -12,6 +12,7 @@ use proto::config::{
     merge, params, validate,
 };
 use proto::plan::Stage;
+use proto::service::log_file::{Rotation, When};
 use proto::subject::{Key, Role};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -220,9 +221,9 @@ fn the_base_is_good_on_its_own() {
     assert_eq!(names(&audit.events), ["mockevent"]);
     assert_eq!(names(audit.of_role(Role::Alert)), ["filestore"]);
     assert_eq!(config.logger.root_level, Level::Info);
-    assert_eq!(config.logger.console, Some(Level::Warning));
-    assert_eq!(config.logger.file.as_deref(), Some(Path::new("/tmp/cloudmarker.log")));
-    assert_eq!(config.logger.file_backups, 5);
+    assert_eq!(config.logger.console().unwrap().level, Level::Warning);
+    let file = config.logger.file().unwrap();
+    assert_eq!((file.path.as_path(), file.backups), (Path::new("/tmp/cloudmarker.log"), 5));
     assert_eq!((config.email, config.nats), (None, None));
 }
 
@@ -330,7 +331,7 @@ fn what_the_tutorial_sets_arrives() {
     assert_eq!(params("gcpcloud", "mygcpcloud"), json!({"key_file_path": "keyfile.json"}));
     assert_eq!(params("splunkhecstore", "splunkstore")["ca_cert"], json!(false));
     assert_eq!(config("esstore").plugins[&key("esstore")].class, "cloudmarker.stores.esstore.EsStore");
-    assert_eq!(config("logger").logger.file.as_deref(), Some(Path::new("log/cloudmarker.log")));
+    assert_eq!(config("logger").logger.file().map(|file| file.path.as_path()), Some(Path::new("log/cloudmarker.log")));
     assert_eq!(config("email").email.unwrap()["subject"], "Cloudmarker Alert");
     let audit = &config("splunkhecstore").audits[&key("mockaudit")];
     assert_eq!((names(&audit.stores), names(&audit.alerts)), (vec!["filestore", "splunkstore"], vec!["filestore"]));
@@ -831,24 +832,55 @@ fn mistakes_in_the_logger() {
         &[
             "error: a.yaml: logger.handler: unknown key `handler`; did you mean `handlers`? (allowed: version, disable_existing_loggers, formatters, filters, handlers, loggers, root, incremental)",
             "error: a.yaml: logger.root.level: found the text \"WARNIN\"; a level is expected; did you mean `WARNING`? (allowed: DEBUG, INFO, WARNING, ERROR, CRITICAL, NOTSET)",
-            "warning: a.yaml: logger.handlers.syslog: this handler has no effect; there are `console` and `file`",
             "error: a.yaml: logger.root.handlers[1]: no handler `fil` is defined under `logger.handlers`; did you mean `file`?",
             "error: a.yaml: logger.handlers.file.filname: unknown key `filname`; did you mean `filename`? (allowed: class, level, formatter, filters, filename, mode, encoding, delay, errors, when, interval, backupCount, maxBytes, utc, atTime)",
             "error: a.yaml: logger.handlers.file.filename: found null; the path of a file is expected",
+            "warning: a.yaml: logger.handlers.syslog: this handler has no effect: its class `a` is not served (served: logging.StreamHandler, logging.FileHandler, logging.NullHandler, logging.handlers.TimedRotatingFileHandler, logging.handlers.RotatingFileHandler, logging.handlers.WatchedFileHandler)",
         ],
     );
 }
 
 #[test]
+fn mistakes_in_formats_and_rotation() {
+    said(
+        "logger: {formatters: {simple: {format: '%(mesage)s'}, other: {style: '{'}}, handlers: {console: {formatter: simpl}, file: {when: noon, backupCount: -1, utc: perhaps, interval: x}}}",
+        &[
+            "error: a.yaml: logger.formatters.other.style: found the text \"{\"; formats are of the style `%`: `%(message)s`",
+            "error: a.yaml: logger.formatters.simple.format: `%(mesage)`: unknown attribute; did you mean `message`? (allowed: asctime, created, filename, funcName, levelname, levelno, lineno, message, module, msecs, name, pathname, process, processName, thread, threadName)",
+            "error: a.yaml: logger.handlers.console.formatter: no formatter `simpl` is defined under `logger.formatters`; did you mean `simple`?",
+            "error: a.yaml: logger.handlers.file.utc: found the text \"perhaps\"; true or false is expected",
+            "error: a.yaml: logger.handlers.file.interval: found the text \"x\"; a whole number is expected",
+            "error: a.yaml: logger.handlers.file.when: found the text \"noon\"; a time is expected (allowed: S, M, H, D, W0 to W6, midnight)",
+            "error: a.yaml: logger.handlers.file.backupCount: found the number -1; a whole number is expected",
+        ],
+    );
+    let problems = lines(check_text("logger: {formatters: {simple: {datefmt: '%Y-%J'}}}"));
+    let said = "error: a.yaml: logger.formatters.simple.datefmt: `%Y-%J` is no date format as strftime takes it: ";
+    assert!(problems.len() == 1 && problems[0].starts_with(said), "{problems:?}");
+}
+
+#[test]
 fn the_logger_is_read() {
     let logger = good("logger: {root: {level: debug, handlers: [console]}, handlers: {console: {level: 40}}}").logger;
-    assert_eq!((logger.root_level, logger.console, logger.file), (Level::Debug, Some(Level::Error), None));
+    assert_eq!((logger.root_level, logger.console().unwrap().level), (Level::Debug, Level::Error));
+    assert_eq!(logger.file(), None);
     let logger = good("logger: {root: {handlers: [file]}}").logger;
-    assert_eq!((logger.console, logger.file.is_some()), (None, true));
+    assert_eq!((logger.console(), logger.file().is_some()), (None, true));
+    let own = "logger: {root: {handlers: [own]}, handlers: {own: {class: logging.handlers.TimedRotatingFileHandler, filename: x, when: W6, utc: true, backupCount: 3}}}";
+    let file = good(own).logger.file().unwrap().clone();
+    let when = When::Weekly(jiff::civil::Weekday::Sunday);
+    assert_eq!((file.rotation, file.backups), (Rotation::Timed { when, utc: true }, 3));
+    let parts =
+        "logger: {loggers: {cloudmarker.clouds: {level: DEBUG}, collector.http: {level: ERROR}, hyper: {level: 20}}}";
+    let mut loggers = good(parts).logger.loggers;
+    loggers.sort();
+    let part = |name: &str, level| (name.to_owned(), level);
+    let expected = [part("collector", Level::Debug), part("collector::http", Level::Error), part("hyper", Level::Info)];
+    assert_eq!(loggers, expected);
     said(
         "logger: {loggers: {adal-python: {level: WARNING}}}",
         &[
-            "warning: a.yaml: logger.loggers: this has no effect; lines are formatted in one way, and `root.level` holds for all",
+            "warning: a.yaml: logger.loggers.adal-python: this has no effect: nothing is logged under this name; names begin with cloudmarker, proto, collector, evaluator, sink, alerter, coordinator, or a library such as async_nats, azure_core, azure_identity, h2, hyper, hyper_util, lettre, mongodb, reqwest, rustls, tokio, tower",
         ],
     );
 }

@@ -15,7 +15,6 @@ use proto::service::logging::{self, Logging};
 use proto::service::{connect, shutdown};
 use proto::subject::Version;
 use tokio_util::sync::CancellationToken;
-use tracing::level_filters::LevelFilter;
 
 use super::{INCOMPLETE, USAGE, check, print};
 use crate::embedded::Embedded;
@@ -123,12 +122,8 @@ fn failure(reason: &str) -> ExitCode {
 }
 
 fn begin_logging(args: &RunArgs, config: &Config, environment: &Environment) {
-    let file = args.log_file.clone().or_else(|| config.logger.file.clone());
-    let root = config.logger.root_level;
-    let logging = Logging {
-        console: config.logger.console.map_or(LevelFilter::OFF, |level| level.max(root).into()),
-        file: file.map(|file| (environment.path(file), config.logger.file_level.max(root).into())),
-    };
+    let file = args.log_file.as_ref().map(|file| environment.path(file));
+    let logging = Logging::of_config(&config.logger, file.as_deref(), environment);
     if let Some(warning) = logging::begin(&logging) {
         eprintln!("warning: {warning}");
     }

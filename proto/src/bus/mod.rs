@@ -42,6 +42,10 @@ pub mod header {
     pub const SCHEMA: &str = "Cm-Schema";
     /// What makes a repeat of the message a duplicate.
     pub const MESSAGE_ID: &str = "Nats-Msg-Id";
+    /// The span that published the message, as the W3C has it.
+    pub const TRACE_PARENT: &str = "traceparent";
+    /// What goes with the trace: how many units it may still take.
+    pub const TRACE_STATE: &str = "tracestate";
 }
 
 /// How the bodies of frames are written.
@@ -404,6 +408,24 @@ pub enum BusErrorKind {
     Corrupt,
 }
 
+impl BusErrorKind {
+    /// The kind in a word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Refused => "refused",
+            Self::Full => "full",
+            Self::TooLarge => "too_large",
+            Self::Conflict => "conflict",
+            Self::NotFound => "not_found",
+            Self::Mismatch => "mismatch",
+            Self::Unsupported => "unsupported",
+            Self::Corrupt => "corrupt",
+        }
+    }
+}
+
 /// An error of the bus: what kind, and what failed on what.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
@@ -480,6 +502,13 @@ impl Delivery {
     #[must_use]
     pub fn new(message: Message, deliveries: u64, settle: Box<dyn Settle>) -> Self {
         Self { message, deliveries, settle: Some(settle) }
+    }
+
+    /// The same delivery, with somebody who watches how it is settled.
+    #[must_use]
+    pub(crate) fn watched(mut self, watch: impl FnOnce(Box<dyn Settle>) -> Box<dyn Settle>) -> Self {
+        self.settle = self.settle.take().map(watch);
+        self
     }
 
     /// The message is done: it does not come again.

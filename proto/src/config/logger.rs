@@ -3,17 +3,21 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use jiff::civil::Weekday;
 use serde_json::{Map, Value};
 use tracing::level_filters::LevelFilter;
 
 use super::checker::Checker;
-use super::params::describe;
+use super::params::{boolean, describe};
 use super::place::Place;
 use super::suggest;
+use crate::service::log_file::{LogFile, Rotation, Unit, When};
+use crate::service::log_format::LineFormat;
 
 const SECTION: [&str; 8] =
     ["version", "disable_existing_loggers", "formatters", "filters", "handlers", "loggers", "root", "incremental"];
 const ROOT: [&str; 4] = ["level", "handlers", "filters", "propagate"];
+const FORMATTER: [&str; 7] = ["format", "datefmt", "style", "validate", "class", "()", "defaults"];
 const CONSOLE: [&str; 5] = ["class", "level", "formatter", "filters", "stream"];
 const FILE: [&str; 15] = [
     "class",
@@ -32,23 +36,74 @@ const FILE: [&str; 15] = [
     "utc",
     "atTime",
 ];
-/// What can be set, but does nothing here.
-const WITHOUT_EFFECT: [&str; 3] = ["formatters", "filters", "loggers"];
+/// The handlers that there are, as Python calls them.
+const CLASSES: [&str; 6] = [
+    "logging.StreamHandler",
+    "logging.FileHandler",
+    "logging.NullHandler",
+    "logging.handlers.TimedRotatingFileHandler",
+    "logging.handlers.RotatingFileHandler",
+    "logging.handlers.WatchedFileHandler",
+];
+/// The names of loggers begin with one of these: our own parts, and what they stand on.
+pub(crate) const OURS: [&str; 6] = ["proto", "collector", "evaluator", "sink", "alerter", "coordinator"];
+const LIBRARIES: [&str; 12] = [
+    "async_nats",
+    "azure_core",
+    "azure_identity",
+    "h2",
+    "hyper",
+    "hyper_util",
+    "lettre",
+    "mongodb",
+    "reqwest",
+    "rustls",
+    "tokio",
+    "tower",
+];
+/// How the Python tool's packages are called here.
+const PACKAGES: [(&str, &[&str]); 5] = [
+    ("cloudmarker", &OURS),
+    ("cloudmarker.clouds", &["collector"]),
+    ("cloudmarker.events", &["evaluator"]),
+    ("cloudmarker.stores", &["sink"]),
+    ("cloudmarker.alerts", &["alerter"]),
+];
 
 /// What is logged, and where to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoggerConfig {
     /// What is logged at all (`root.level`).
     pub root_level: Level,
-    /// What is logged to the terminal's standard error (`handlers.console.level`); none when `console` does not
-    /// stand in `root.handlers`.
-    pub console: Option<Level>,
-    /// The file that is logged to (`handlers.file.filename`); none when `file` does not stand in `root.handlers`.
-    pub file: Option<PathBuf>,
-    /// What is logged to the file (`handlers.file.level`).
-    pub file_level: Level,
-    /// How many old files are kept (`handlers.file.backupCount`); 0 for all.
-    pub file_backups: u32,
+    /// Where to: the handlers that stand in `root.handlers`.
+    pub handlers: Vec<LogHandler>,
+    /// What is logged of parts of the program, by the beginning of their names (`loggers`).
+    pub loggers: Vec<(String, Level)>,
+}
+
+/// A handler: where lines go, and how they look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogHandler {
+    /// From which level on.
+    pub level: Level,
+    /// How lines look.
+    pub format: Option<LineFormat>,
+    /// The file that they go to; none for the terminal's standard error.
+    pub file: Option<LogFile>,
+}
+
+impl LoggerConfig {
+    /// The handler that writes to the terminal's standard error.
+    #[must_use]
+    pub fn console(&self) -> Option<&LogHandler> {
+        self.handlers.iter().find(|handler| handler.file.is_none())
+    }
+
+    /// The first file that is written to.
+    #[must_use]
+    pub fn file(&self) -> Option<&LogFile> {
+        self.handlers.iter().find_map(|handler| handler.file.as_ref())
+    }
 }
 
 /// How much is logged. The order is that of importance.
@@ -71,13 +126,17 @@ pub enum Level {
 impl Level {
     const NAMES: [&str; 6] = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "NOTSET"];
 
+    fn of_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::String(name) => Self::parse(name),
+            other => Self::parse(&other.as_u64()?.to_string()),
+        }
+    }
+
     /// The level of a name, in upper or lower case, or of Python's number.
-    fn parse(value: &Value) -> Option<Self> {
-        let name = match value {
-            Value::String(name) => name.to_uppercase(),
-            other => other.as_u64()?.to_string(),
-        };
-        Some(match name.as_str() {
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Some(match name.to_uppercase().as_str() {
             "NOTSET" | "0" => Self::NotSet,
             "DEBUG" | "10" => Self::Debug,
             "INFO" | "20" => Self::Info,
@@ -125,14 +184,8 @@ pub(super) fn read(checker: &mut Checker<'_>, place: &Place, section: &Value) ->
     let empty = Map::new();
     let section = checker.mapping(place, section, "a mapping such as Python's logging takes").unwrap_or(&empty);
     checker.known_keys(place, section, &SECTION);
-    for key in WITHOUT_EFFECT {
-        let place = place.key(key);
-        if section.contains_key(key) && !checker.is_of_base(&place) {
-            checker.warn(
-                &place,
-                "this has no effect; lines are formatted in one way, and `root.level` holds for all".to_owned(),
-            );
-        }
+    if section.contains_key("filters") {
+        no_effect(checker, &place.key("filters"), "nothing is filtered but by level");
     }
 
     let root_place = place.key("root");
@@ -140,32 +193,40 @@ pub(super) fn read(checker: &mut Checker<'_>, place: &Place, section: &Value) ->
     checker.known_keys(&root_place, root, &ROOT);
     let root_level = level(checker, &root_place, root).unwrap_or(Level::Warning);
 
+    let formatters_place = place.key("formatters");
+    let formatters = mapping_in(checker, place, section, "formatters").unwrap_or(&empty);
+    let mut formats = Vec::new();
+    for key in formatters.keys() {
+        formats.push((key.as_str(), formatter(checker, &formatters_place, formatters, key)));
+    }
+
     let handlers_place = place.key("handlers");
     let handlers = mapping_in(checker, place, section, "handlers").unwrap_or(&empty);
-    for key in handlers.keys().filter(|key| !matches!(key.as_str(), "console" | "file")) {
-        let message = "this handler has no effect; there are `console` and `file`".to_owned();
-        checker.warn(&handlers_place.key(key), message);
-    }
     let on = handlers_of_root(checker, &root_place, root, handlers);
-
-    let console = handler(checker, &handlers_place, handlers, "console", &CONSOLE);
-    let console_level = console.and_then(|console| level(checker, &handlers_place.key("console"), console));
-    let file = handler(checker, &handlers_place, handlers, "file", &FILE);
-    let file_place = handlers_place.key("file");
-    let file_level = file.and_then(|file| level(checker, &file_place, file));
-    let name = file.and_then(|file| file_name(checker, &file_place, file));
-    let file_backups = file.and_then(|file| backups(checker, &file_place, file));
-
-    LoggerConfig {
-        root_level,
-        console: on.iter().any(|key| key == "console").then(|| console_level.unwrap_or(Level::NotSet)),
-        file: name.filter(|_| on.iter().any(|key| key == "file")),
-        file_level: file_level.unwrap_or(Level::NotSet),
-        file_backups: file_backups.unwrap_or(0),
+    let mut used = Vec::new();
+    for key in handlers.keys() {
+        let handler = handler(checker, &handlers_place, handlers, key, &formats);
+        if on.contains(key) {
+            used.extend(handler);
+        }
     }
+
+    let loggers_place = place.key("loggers");
+    let entries = mapping_in(checker, place, section, "loggers").unwrap_or(&empty);
+    let mut loggers = Vec::new();
+    for key in entries.keys() {
+        loggers.extend(logger(checker, &loggers_place, entries, key));
+    }
+    LoggerConfig { root_level, handlers: used, loggers }
 }
 
 type Entries = Map<String, Value>;
+
+fn no_effect(checker: &mut Checker<'_>, place: &Place, why: &str) {
+    if !checker.is_of_base(place) {
+        checker.warn(place, format!("this has no effect: {why}"));
+    }
+}
 
 /// An entry that is a mapping, if it is there.
 fn mapping_in<'a>(checker: &mut Checker<'_>, place: &Place, entries: &'a Entries, key: &str) -> Option<&'a Entries> {
@@ -173,21 +234,215 @@ fn mapping_in<'a>(checker: &mut Checker<'_>, place: &Place, entries: &'a Entries
     checker.mapping(&place.key(key), value, "a mapping")
 }
 
-fn handler<'a>(
+/// A text, if it is there.
+fn text_in<'a>(checker: &mut Checker<'_>, place: &Place, entries: &'a Entries, key: &str) -> Option<&'a str> {
+    let value = entries.get(key).filter(|value| !value.is_null())?;
+    let text = value.as_str();
+    if text.is_none() {
+        checker.error(&place.key(key), format!("found {}; a text is expected", describe(value)));
+    }
+    text
+}
+
+/// How lines look that a formatter makes.
+fn formatter(checker: &mut Checker<'_>, place: &Place, entries: &Entries, key: &str) -> Option<LineFormat> {
+    let entries = mapping_in(checker, place, entries, key)?;
+    let place = &place.key(key);
+    checker.known_keys(place, entries, &FORMATTER);
+    for key in ["class", "()", "defaults"].into_iter().filter(|key| entries.contains_key(*key)) {
+        no_effect(checker, &place.key(key), "lines are formatted by `format` and `datefmt`");
+    }
+    if let Some(style) = text_in(checker, place, entries, "style").filter(|style| *style != "%") {
+        checker.error(
+            &place.key("style"),
+            format!("found the text {style:?}; formats are of the style `%`: `%(message)s`"),
+        );
+        return None;
+    }
+    // Without a format, Python writes the message alone.
+    let format = text_in(checker, place, entries, "format").unwrap_or("%(message)s");
+    let dates = text_in(checker, place, entries, "datefmt");
+    if let Some(problem) = dates.and_then(|dates| crate::service::log_format::check_dates(dates).err()) {
+        checker.error(&place.key("datefmt"), problem);
+        return None;
+    }
+    match LineFormat::new(format, dates) {
+        Ok(format) => Some(format),
+        Err(problem) => {
+            checker.error(&place.key("format"), problem);
+            None
+        }
+    }
+}
+
+/// A handler of a class that is served.
+fn handler(
     checker: &mut Checker<'_>,
     place: &Place,
-    handlers: &'a Entries,
+    handlers: &Entries,
     key: &str,
-    known: &[&str],
-) -> Option<&'a Entries> {
-    let handler = mapping_in(checker, place, handlers, key)?;
-    checker.known_keys(&place.key(key), handler, known);
-    Some(handler)
+    formats: &[(&str, Option<LineFormat>)],
+) -> Option<LogHandler> {
+    let entries = mapping_in(checker, place, handlers, key)?;
+    let place = &place.key(key);
+    let class = text_in(checker, place, entries, "class");
+    let class = class
+        .or_else(|| ["console", "file"].contains(&key).then_some(if key == "file" { CLASSES[1] } else { CLASSES[0] }));
+    let Some(class) = class else {
+        checker.error(&place.key("class"), format!("a class is missing (allowed: {})", CLASSES.join(", ")));
+        return None;
+    };
+    let level = level(checker, place, entries).unwrap_or(Level::NotSet);
+    let format = format_of(checker, place, entries, formats);
+    if entries.contains_key("filters") {
+        no_effect(checker, &place.key("filters"), "nothing is filtered but by level");
+    }
+    let file = match class {
+        "logging.StreamHandler" => {
+            checker.known_keys(place, entries, &CONSOLE);
+            if entries.get("stream").and_then(Value::as_str) == Some("ext://sys.stdout") {
+                no_effect(
+                    checker,
+                    &place.key("stream"),
+                    "logs go to standard error, as standard output is for results",
+                );
+            }
+            None
+        }
+        "logging.NullHandler" => return None,
+        class if CLASSES.contains(&class) => {
+            checker.known_keys(place, entries, &FILE);
+            let rotation = rotation(checker, place, entries, class);
+            let backups = whole(checker, place, entries, "backupCount");
+            let path = file_name(checker, place, entries)?;
+            let backups = backups.and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
+            Some(LogFile { path, rotation: rotation?, backups })
+        }
+        class => {
+            // What the handler is for is unknown; what is known is that it does nothing.
+            let hint = suggest::did_you_mean(class, CLASSES);
+            let known = CLASSES.join(", ");
+            checker.warn(
+                place,
+                format!("this handler has no effect: its class `{class}` is not served{hint} (served: {known})"),
+            );
+            return None;
+        }
+    };
+    Some(LogHandler { level, format, file })
+}
+
+fn format_of(
+    checker: &mut Checker<'_>,
+    place: &Place,
+    entries: &Entries,
+    formats: &[(&str, Option<LineFormat>)],
+) -> Option<LineFormat> {
+    let name = text_in(checker, place, entries, "formatter")?;
+    let Some((_, format)) = formats.iter().find(|(known, _)| *known == name) else {
+        let hint = suggest::did_you_mean(name, formats.iter().map(|(known, _)| *known));
+        checker.error(
+            &place.key("formatter"),
+            format!("no formatter `{name}` is defined under `logger.formatters`{hint}"),
+        );
+        return None;
+    };
+    format.clone()
+}
+
+/// When a file is put aside.
+fn rotation(checker: &mut Checker<'_>, place: &Place, entries: &Entries, class: &str) -> Option<Rotation> {
+    match class {
+        "logging.handlers.RotatingFileHandler" => {
+            let max_bytes = whole(checker, place, entries, "maxBytes").unwrap_or(0);
+            Some(Rotation::Sized { max_bytes })
+        }
+        "logging.handlers.TimedRotatingFileHandler" => {
+            if entries.get("atTime").is_some_and(|value| !value.is_null()) {
+                no_effect(checker, &place.key("atTime"), "a file is put aside at midnight");
+            }
+            let utc = entries.get("utc").filter(|value| !value.is_null()).is_some_and(|value| match value {
+                Value::Bool(utc) => *utc,
+                other => {
+                    let utc = other.as_str().and_then(boolean);
+                    if utc.is_none() {
+                        let found = describe(other);
+                        checker.error(&place.key("utc"), format!("found {found}; true or false is expected"));
+                    }
+                    utc.unwrap_or(false)
+                }
+            });
+            let interval = whole(checker, place, entries, "interval").unwrap_or(1).max(1);
+            let interval = u32::try_from(interval).unwrap_or(u32::MAX);
+            // Python's own default.
+            let word = text_in(checker, place, entries, "when").unwrap_or("h");
+            let Some(when) = when(word, interval) else {
+                let hint = suggest::did_you_mean(word, ["midnight"]);
+                let message = format!(
+                    "found the text {word:?}; a time is expected{hint} (allowed: S, M, H, D, W0 to W6, midnight)"
+                );
+                checker.error(&place.key("when"), message);
+                return None;
+            };
+            Some(Rotation::Timed { when, utc })
+        }
+        _ => Some(Rotation::None),
+    }
+}
+
+fn when(word: &str, interval: u32) -> Option<When> {
+    let every = |seconds: u32, unit| When::Every { seconds: seconds.saturating_mul(interval), unit };
+    Some(match word.to_uppercase().as_str() {
+        "S" => every(1, Unit::Second),
+        "M" => every(60, Unit::Minute),
+        "H" => every(3600, Unit::Hour),
+        "D" => every(24 * 3600, Unit::Day),
+        "MIDNIGHT" => When::Midnight { days: interval },
+        day => {
+            let number: i8 = day.strip_prefix('W')?.parse().ok()?;
+            When::Weekly(Weekday::from_monday_zero_offset(number).ok()?)
+        }
+    })
+}
+
+/// What is logged of a part of the program.
+fn logger(checker: &mut Checker<'_>, place: &Place, entries: &Entries, key: &str) -> Vec<(String, Level)> {
+    let Some(entries) = mapping_in(checker, place, entries, key) else { return Vec::new() };
+    let place = &place.key(key);
+    checker.known_keys(place, entries, &ROOT);
+    for key in ["handlers", "filters", "propagate"].into_iter().filter(|key| entries.contains_key(*key)) {
+        no_effect(checker, &place.key(key), "what is logged goes to the handlers of `root`");
+    }
+    let level = level(checker, place, entries);
+    let Some(targets) = targets(key) else {
+        no_effect(
+            checker,
+            place,
+            &format!(
+                "nothing is logged under this name; names begin with cloudmarker, {}, or a library such as {}",
+                OURS.join(", "),
+                LIBRARIES.join(", ")
+            ),
+        );
+        return Vec::new();
+    };
+    let Some(level) = level else { return Vec::new() };
+    targets.into_iter().map(|target| (target, level)).collect()
+}
+
+/// The beginnings of the names under which is logged what a logger's name stands for.
+pub(crate) fn targets(name: &str) -> Option<Vec<String>> {
+    if let Some((_, targets)) = PACKAGES.iter().find(|(package, _)| *package == name) {
+        return Some(targets.iter().map(|target| (*target).to_owned()).collect());
+    }
+    let name = name.replace("::", ".").replace('-', "_");
+    let first = name.split('.').next().unwrap_or_default();
+    (OURS.contains(&first) || LIBRARIES.contains(&first)).then(|| vec![name.replace('.', "::")])
 }
 
 fn level(checker: &mut Checker<'_>, place: &Place, entries: &Entries) -> Option<Level> {
     let value = entries.get("level").filter(|value| !value.is_null())?;
-    let level = Level::parse(value);
+    let level = Level::of_value(value);
     if level.is_none() {
         let hint = value.as_str().map(|word| suggest::did_you_mean(word, Level::NAMES)).unwrap_or_default();
         let found = describe(value);
@@ -221,12 +476,12 @@ fn file_name(checker: &mut Checker<'_>, place: &Place, file: &Entries) -> Option
     None
 }
 
-fn backups(checker: &mut Checker<'_>, place: &Place, file: &Entries) -> Option<u32> {
-    let value = file.get("backupCount").filter(|value| !value.is_null())?;
-    let count = value.as_u64().and_then(|count| u32::try_from(count).ok());
-    if count.is_none() {
-        let message = format!("found {}; a whole number is expected", describe(value));
-        checker.error(&place.key("backupCount"), message);
+/// A whole number, if it is there.
+fn whole(checker: &mut Checker<'_>, place: &Place, entries: &Entries, key: &str) -> Option<u64> {
+    let value = entries.get(key).filter(|value| !value.is_null())?;
+    let number = value.as_u64().filter(|number| u32::try_from(*number).is_ok() || key == "maxBytes");
+    if number.is_none() {
+        checker.error(&place.key(key), format!("found {}; a whole number is expected", describe(value)));
     }
-    count
+    number
 }

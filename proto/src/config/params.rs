@@ -152,7 +152,7 @@ pub fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D
     found.map(Some).ok_or_else(|| expected(EXPECTED))
 }
 
-fn bytes_of(text: &str) -> Option<u64> {
+pub(crate) fn bytes_of(text: &str) -> Option<u64> {
     let text = text.trim();
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let factor = match unit.trim_start() {

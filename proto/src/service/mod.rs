@@ -4,25 +4,35 @@
 pub mod args;
 pub mod connect;
 pub mod health;
+pub mod log_file;
+pub mod log_format;
 pub mod logging;
+mod memory;
+mod metered;
+pub mod metrics;
 pub mod presence;
 pub mod shutdown;
+pub mod trace;
 pub mod versions;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::level_filters::LevelFilter;
 
 use crate::bus::{BusErrorKind, SharedBus};
 use crate::config::Environment;
 use crate::config::secret::Expander;
 use crate::plan::Stage;
 use crate::subject::Key;
-use args::ServiceArgs;
+use args::{ObserveArgs, ServiceArgs};
+use health::Health;
 use logging::Logging;
+use memory::Gate;
+use metered::Metered;
 use presence::Presence;
+use trace::TraceSettings;
 
 /// What a stage's worker is given.
 #[derive(Debug, Clone)]
@@ -66,16 +76,22 @@ pub async fn run<F: Future<Output = ()>>(
     args: &ServiceArgs,
     work: impl FnOnce(Worker) -> F,
 ) -> ExitCode {
-    let level = LevelFilter::from_level(args.log.log_level);
-    let file = args.log.log_file.clone().map(|file| (file, level));
-    if let Some(warning) = logging::begin(&Logging { console: level, file }) {
+    let logging = match Logging::of_args(&args.log) {
+        Ok(logging) => logging,
+        Err(reason) => {
+            eprintln!("{}: {reason}", serves.stage);
+            return ExitCode::from(2);
+        }
+    };
+    if let Some(warning) = logging::begin(&logging) {
         tracing::warn!("{warning}");
     }
     let stage = serves.stage;
     match start(serves, args).await {
-        Ok(Some(worker)) => {
+        Ok(Some((worker, observed))) => {
             tracing::info!(worker = worker.name, "ready");
             work(worker).await;
+            observed.end().await;
             tracing::info!("stopped");
             ExitCode::SUCCESS
         }
@@ -98,8 +114,60 @@ enum StartError {
     Start(String),
 }
 
+/// What tells others of a program while it runs.
+#[derive(Debug)]
+pub struct Observed {
+    health: Option<Health>,
+}
+
+impl Observed {
+    /// Begins to answer for health and to export traces, as the options say. `name` tells this process from others.
+    ///
+    /// # Errors
+    /// What is wrong with the options, for people.
+    pub async fn begin(
+        args: &ObserveArgs,
+        stage: Stage,
+        name: &str,
+        environment: &Environment,
+        shutdown: &CancellationToken,
+    ) -> Result<Self, String> {
+        let traces = TraceSettings::read(args.otlp.as_deref(), stage.as_str(), name, environment)?;
+        if let Some(settings) = traces {
+            trace::begin(settings)?;
+        }
+        let Some(address) = args.health else { return Ok(Self { health: None }) };
+        let serving = Health::serve(address, stage, shutdown.clone()).await;
+        let health = serving.map_err(|error| format!("cannot listen on {address}: {error}"))?;
+        tracing::info!(address = %health.address, "answering /healthz, /readyz and /metrics");
+        Ok(Self { health: Some(health) })
+    }
+
+    /// The bus as the program is to use it: what goes over it is counted, where anybody asks for it.
+    #[must_use]
+    pub fn watch(&self, bus: SharedBus) -> SharedBus {
+        self.watch_with(bus, None)
+    }
+
+    fn watch_with(&self, bus: SharedBus, gate: Option<Gate>) -> SharedBus {
+        if self.health.is_none() && gate.is_none() {
+            return bus;
+        }
+        let metered = Arc::new(Metered::new(bus, gate));
+        if let Some(health) = &self.health {
+            health.set_bus(&metered);
+        }
+        metered
+    }
+
+    /// Sends what is left to be sent, and answers no more.
+    pub async fn end(self) {
+        trace::end().await;
+    }
+}
+
 /// `None` when a signal came before the broker.
-async fn start(serves: Serves, args: &ServiceArgs) -> Result<Option<Worker>, StartError> {
+async fn start(serves: Serves, args: &ServiceArgs) -> Result<Option<(Worker, Observed)>, StartError> {
     let name = args.name.clone().unwrap_or_else(|| worker_name(serves.stage));
     let environment = Environment::of_process();
     let options = connect::options(&args.bus, &environment).map_err(StartError::Usage)?;
@@ -107,6 +175,8 @@ async fn start(serves: Serves, args: &ServiceArgs) -> Result<Option<Worker>, Sta
     options.name.clone_from(&name);
     let shutdown = shutdown::on_signals("draining: what is being worked on is finished")
         .map_err(|error| StartError::Start(format!("cannot receive signals: {error}")))?;
+    let observed = Observed::begin(&args.observe, serves.stage, &name, &environment, &shutdown).await;
+    let observed = observed.map_err(StartError::Usage)?;
     let connected = tokio::select! {
         () = shutdown.cancelled() => return Ok(None),
         connected = connect::nats(options, None) => connected,
@@ -115,11 +185,8 @@ async fn start(serves: Serves, args: &ServiceArgs) -> Result<Option<Worker>, Sta
         BusErrorKind::Refused => StartError::Usage(error.to_string()),
         _ => StartError::Start(error.to_string()),
     })?;
-    if let Some(address) = args.health {
-        let serving = health::serve(address, bus.clone(), shutdown.clone()).await;
-        let address = serving.map_err(|error| StartError::Usage(format!("cannot listen on {address}: {error}")))?;
-        tracing::info!(%address, "answering /healthz and /readyz");
-    }
+    let gate = args.max_memory.map(|limit| Gate::start(limit, shutdown.clone()));
+    let bus = observed.watch_with(bus, gate);
     tokio::select! {
         () = shutdown.cancelled() => return Ok(None),
         () = wait_until_ready(&bus) => {}
@@ -138,7 +205,8 @@ async fn start(serves: Serves, args: &ServiceArgs) -> Result<Option<Worker>, Sta
     let presence = Presence::start(bus.clone(), info, shutdown.clone());
     let expander = Expander::new(environment).allow_env(&args.allow_env).secrets_dirs(&args.secrets_dir);
     let concurrency = args.concurrency.unwrap_or(serves.concurrency).max(1);
-    Ok(Some(Worker { bus, stage: serves.stage, name, shutdown, presence, expander, concurrency }))
+    let worker = Worker { bus, stage: serves.stage, name, shutdown, presence, expander, concurrency };
+    Ok(Some((worker, observed)))
 }
 
 /// Workers create no streams: they wait for a coordinator to have done so.
