@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use proto::coverage::State;
 use reqwest::header::{self, HeaderMap, HeaderValue};
-use reqwest::{RequestBuilder, StatusCode, redirect};
+use reqwest::{Method, RequestBuilder, StatusCode, redirect};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use url::{Host, Url};
 
@@ -436,6 +436,45 @@ impl Client {
         let request = self.http.post(url.clone()).bearer_auth(token).header(header::CONTENT_TYPE, json_type).body(json);
         exchange(call("POST", url), request, None).await
     }
+
+    /// Sends a request as it is, when it is the call's turn: one that is signed, say. The answer keeps the room.
+    ///
+    /// # Errors
+    /// When there is no whole answer: see [`HttpError`].
+    pub async fn send_in(&self, _: &Turn, request: Outgoing, mut room: Room) -> Result<Answer, HttpError> {
+        let (call, request) = self.request(request);
+        let answer = exchange(call, request, Some((&mut room, &self.limits))).await?;
+        room.shrink(answer.body.len());
+        Ok(Answer { room, ..answer })
+    }
+
+    /// Sends a request as it is: for sign-ins, which no limit holds up.
+    ///
+    /// # Errors
+    /// When there is no whole answer: see [`HttpError`].
+    pub async fn send(&self, request: Outgoing) -> Result<Answer, HttpError> {
+        let (call, request) = self.request(request);
+        exchange(call, request, None).await
+    }
+
+    fn request(&self, request: Outgoing) -> (String, RequestBuilder) {
+        let Outgoing { method, url, headers, body } = request;
+        let call = call(method.as_str(), &url);
+        (call, self.http.request(method, url).headers(headers).body(body))
+    }
+}
+
+/// A request that somebody else has made.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// The method.
+    pub method: Method,
+    /// Where to.
+    pub url: Url,
+    /// All headers but those that every request has.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Vec<u8>,
 }
 
 /// A call as error texts name it: the query may hold what is nobody's business, and is never shown.

@@ -1,5 +1,7 @@
 //! The collector: units in, records out. One module per cloud.
 
+pub mod activity;
+pub mod aws;
 pub mod azure;
 pub mod cloud;
 pub mod emit;

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::cloud::Cloud;
 use crate::http::Limits;
-use crate::{azure, gcp, mock};
+use crate::{aws, azure, gcp, mock};
 
 /// What all plugins of a worker share.
 #[derive(Debug, Clone)]
@@ -27,6 +27,7 @@ pub(crate) type Served = (&'static PluginClass, Build);
 /// The classes that are served, cloud by cloud.
 const SERVED: &[&[Served]] = &[
     &[(&mock::CLASS, |params, _| mock::build(params).map_err(|errors| in_one_line(&errors)))],
+    aws::SERVED,
     azure::SERVED,
     gcp::SERVED,
 ];

@@ -17,10 +17,8 @@ use crate::subject::{Key, Version};
 /// How far something was read, without a gap since where it began.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reached {
-    /// What was read, by what: see [`key`].
+    /// What was read, by which rules: see [`key`].
     pub key: String,
-    /// The same for people: the account and the region, say.
-    pub place: String,
     /// Everything until then.
     #[serde(with = "rfc3339")]
     pub until: Timestamp,
@@ -31,12 +29,11 @@ pub struct Reached {
 /// ```
 /// use proto::checkpoint::key;
 ///
-/// assert_ne!(key(&["111111111111", "us-east-1"], "all"), key(&["111111111111", "us-east-1"], "some"));
+/// assert_eq!(key(&["111111111111", "us-east-1"], "5b1c"), "111111111111/us-east-1/5b1c");
 /// ```
 #[must_use]
 pub fn key(place: &[&str], rules: &str) -> String {
-    let text = serde_json::json!([place, rules]).to_string();
-    Id::digest(text.as_bytes()).to_string()
+    format!("{}/{rules}", place.join("/"))
 }
 
 /// The checkpoints of one cloud plugin of one audit, by key.
@@ -54,7 +51,7 @@ struct Until(#[serde(with = "rfc3339")] Timestamp);
 /// As it is kept.
 #[derive(Debug, Serialize, Deserialize)]
 struct Kept {
-    place: String,
+    key: String,
     #[serde(with = "rfc3339")]
     until: Timestamp,
     /// The run that came so far.
@@ -67,12 +64,10 @@ impl Checkpoints {
     /// # Errors
     /// When the broker cannot be asked.
     pub async fn fetch(bus: &dyn Bus, audit: &Key, plugin: &Key) -> Result<Self, BusError> {
-        let prefix = prefix(audit, plugin);
-        let entries = bus.kv_entries(Bucket::Checkpoints, &prefix).await?;
+        let entries = bus.kv_entries(Bucket::Checkpoints, &prefix(audit, plugin)).await?;
         let kept = entries.iter().filter_map(|entry| {
-            let key = entry.key.strip_prefix(&prefix)?.strip_prefix('.')?;
             let kept: Kept = serde_json::from_slice(&entry.value).ok()?;
-            Some((key.to_owned(), Until(kept.until)))
+            Some((kept.key, Until(kept.until)))
         });
         Ok(Self { checkpoints: kept.collect() })
     }
@@ -83,6 +78,13 @@ impl Checkpoints {
         self.checkpoints.get(key).map(|until| until.0)
     }
 
+    /// Those whose keys begin so: of one account, say.
+    #[must_use]
+    pub fn of(&self, beginning: &str) -> Self {
+        let of = self.checkpoints.iter().filter(|(key, _)| key.starts_with(beginning));
+        Self { checkpoints: of.map(|(key, at)| (key.clone(), *at)).collect() }
+    }
+
     /// The task of a root unit that carries them; null when there are none. More than fit into a message are left
     /// out: what they are about is read again from its beginning.
     #[must_use]
@@ -90,7 +92,8 @@ impl Checkpoints {
         if self.checkpoints.is_empty() {
             return RawValue::NULL.to_owned();
         }
-        let most = Self { checkpoints: self.checkpoints.iter().take(MOST).map(|(key, at)| (key.clone(), *at)).collect() };
+        let most =
+            Self { checkpoints: self.checkpoints.iter().take(MOST).map(|(key, at)| (key.clone(), *at)).collect() };
         serde_json::value::to_raw_value(&most).unwrap_or_else(|_| RawValue::NULL.to_owned())
     }
 
@@ -119,20 +122,20 @@ pub async fn advance(
     plugin: &Key,
     reached: &Reached,
 ) -> Result<(), BusError> {
-    let key = format!("{}.{}", prefix(audit, plugin), reached.key);
+    let key = format!("{}{}", prefix(audit, plugin), Id::digest(reached.key.as_bytes()));
     if let Some(entry) = bus.kv_get(Bucket::Checkpoints, &key).await?
         && let Ok(kept) = serde_json::from_slice::<Kept>(&entry.value)
         && kept.until >= reached.until
     {
         return Ok(());
     }
-    let kept = Kept { place: reached.place.clone(), until: reached.until, version: version.clone() };
+    let kept = Kept { key: reached.key.clone(), until: reached.until, version: version.clone() };
     let value = serde_json::to_vec(&kept).map_err(BusError::json)?;
     bus.kv_put(Bucket::Checkpoints, &key, value.into()).await.map(drop)
 }
 
 fn prefix(audit: &Key, plugin: &Key) -> String {
-    format!("{}.{}", audit.token(), plugin.token())
+    format!("{}.{}.", audit.token(), plugin.token())
 }
 
 /// Most checkpoints that a root unit carries: some 70 bytes each.
@@ -157,7 +160,7 @@ mod tests {
     use crate::bus::memory::{MemoryBus, MemoryOptions};
 
     fn reached(key: &str, until: &str) -> Reached {
-        Reached { key: key.into(), place: "111111111111/us-east-1".into(), until: until.parse().unwrap() }
+        Reached { key: key.into(), until: until.parse().unwrap() }
     }
 
     #[tokio::test]
