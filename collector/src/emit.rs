@@ -10,6 +10,7 @@ use proto::frame::{self, FrameBuilder};
 use proto::identity::IdMaker;
 use proto::plan::PluginSpec;
 use proto::record::{self, Identity, Origin};
+use proto::service::trace::{self, SpanContext};
 use proto::status::{self, DeadLetter};
 use proto::subject::{self, Role};
 use proto::unit::Unit;
@@ -54,6 +55,8 @@ pub struct Emitter {
     line: Vec<u8>,
     in_flight: FuturesUnordered<BoxFuture<'static, Result<Receipt, BusError>>>,
     emitted: Emitted,
+    /// The span that frames come from.
+    span: Option<SpanContext>,
 }
 
 /// What a unit has emitted.
@@ -87,6 +90,7 @@ impl Emitter {
             line: Vec::new(),
             in_flight: FuturesUnordered::new(),
             emitted: Emitted::default(),
+            span: trace::current(),
         }
     }
 
@@ -158,9 +162,12 @@ impl Emitter {
     async fn flush(&mut self) -> Result<(), WorkError> {
         let records = self.builder.records();
         let subject = subject::record(&self.unit.audit, &self.unit.version, &self.unit.plugin);
-        let Some(frame) = self.builder.take(subject, &self.unit.plugin, &self.unit.id, self.bus.encoding()) else {
+        let Some(mut frame) = self.builder.take(subject, &self.unit.plugin, &self.unit.id, self.bus.encoding()) else {
             return Ok(());
         };
+        if let Some(span) = self.span {
+            span.mark(&mut frame);
+        }
         self.emitted.frames += 1;
         self.emitted.records += u64::from(records);
         let bus = Arc::clone(&self.bus);

@@ -5,9 +5,10 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use proto::coverage::State;
+use proto::service::metrics;
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Method, RequestBuilder, StatusCode, redirect};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
@@ -517,7 +518,10 @@ async fn exchange(
 ) -> Result<Answer, HttpError> {
     tracing::trace!(call, "asking");
     let transient = |error| HttpError::Transient { call: call.clone(), reason: explain(error) };
-    let mut response = request.send().await.map_err(transient)?;
+    let began = Instant::now();
+    let sent = request.send().await;
+    metrics::cloud_request(sent.as_ref().ok().map(|response| response.status().as_u16()), began.elapsed());
+    let mut response = sent.map_err(transient)?;
     let (status, headers) = (response.status(), response.headers().clone());
     let mut body = Vec::new();
     let mut alone = None;

@@ -13,7 +13,9 @@ use proto::coverage::{Coverage, State};
 use proto::identity::Id;
 use proto::run::Phase;
 use proto::service::Worker;
+use proto::service::metrics;
 use proto::service::presence::Cannot;
+use proto::service::trace::{self, Span};
 use proto::service::versions::{OpenAudit, Versions};
 use proto::status::{self, DeadLetter, Status};
 use proto::subject::{self, Key, Role, Version};
@@ -105,6 +107,18 @@ struct Collector {
     clouds: Mutex<HashMap<CloudKey, Arc<dyn Cloud>>>,
 }
 
+/// What has become of a unit, in a word; nothing when it waits.
+type Outcome = Option<&'static str>;
+
+/// Why a unit is replaced by one that is done later.
+fn why_replaced(unit: &Unit, successor: &Unit) -> &'static str {
+    match (successor.waited_ms > unit.waited_ms, successor.failing_ms > unit.failing_ms) {
+        (true, _) => "throttled",
+        (_, true) => "failing",
+        _ => "put_off",
+    }
+}
+
 /// What becomes of a unit that was not done.
 enum Fate {
     Replace { successor: Box<Unit> },
@@ -164,7 +178,7 @@ impl Collector {
             Ok(unit) => {
                 let span = tracing::info_span!("unit", audit = %unit.audit, version = %unit.version,
                     plugin = %unit.plugin, unit = unit.id);
-                tracing::Instrument::instrument(self.serve(delivery, unit), span).await
+                tracing::Instrument::instrument(self.serve_traced(delivery, &unit), span).await
             }
             Err(error) => self.bury(delivery, format!("not a unit that this program understands: {error}")).await,
         };
@@ -175,37 +189,54 @@ impl Collector {
         }
     }
 
-    /// Does one unit. An error means that it comes again.
-    async fn serve(&self, delivery: Delivery, unit: Unit) -> Result<(), BusError> {
+    /// Does one unit, and tells those who operate the worker of it. An error means that it comes again.
+    async fn serve_traced(&self, delivery: Delivery, unit: &Unit) -> Result<(), BusError> {
+        let mut span = Span::of_unit(&delivery.message, unit);
+        let began = Instant::now();
+        let served = span.around(self.serve(delivery, unit)).await;
+        match &served {
+            Ok(Some(outcome)) => {
+                span.set("cloudmarker.outcome", *outcome);
+                metrics::unit(&unit.audit, &unit.plugin, outcome, began.elapsed());
+            }
+            // It waits, or nobody waits for it.
+            Ok(None) => span.discard(),
+            Err(error) => span.fail(&error.to_string()),
+        }
+        served.map(|_| ())
+    }
+
+    /// Does one unit.
+    async fn serve(&self, delivery: Delivery, unit: &Unit) -> Result<Outcome, BusError> {
         let open = match self.versions.get(&unit.audit, &unit.version).await {
             Err(error) if error.kind() == BusErrorKind::Corrupt => {
                 let reason = format!("this collector cannot read the plan: {error}");
-                return self.settle(delivery, &unit, Fate::End(not_read(&unit, State::Failed, &reason))).await;
+                return self.settle(delivery, unit, Fate::End(not_read(unit, State::Failed, &reason))).await;
             }
             open => open?,
         };
         let Some(open) = open else {
             tracing::debug!("the version is not open: the unit is dropped");
-            return delivery.ack().await;
+            return delivery.ack().await.map(|()| None);
         };
         if open.view.borrow().stopping {
-            let coverage = vec![not_read(&unit, State::Skipped, "stopped by an operator")];
-            return self.end(delivery, &unit, &Emitted::default(), Done { coverage, ..Done::default() }).await;
+            let coverage = vec![not_read(unit, State::Skipped, "stopped by an operator")];
+            return self.end(delivery, unit, &Emitted::default(), Done { coverage, ..Done::default() }).await;
         }
-        if let Some(rest) = rest_of_wait(&unit, delivery.deliveries) {
-            return delivery.give_back(rest).await;
+        if let Some(rest) = rest_of_wait(unit, delivery.deliveries) {
+            return delivery.give_back(rest).await.map(|()| None);
         }
-        if delivery.deliveries.saturating_sub(slices(&unit) + 1) > MAX_LOST_DELIVERIES {
-            return self.give_up(delivery, &unit).await;
+        if delivery.deliveries.saturating_sub(slices(unit) + 1) > MAX_LOST_DELIVERIES {
+            return self.give_up(delivery, unit).await;
         }
         if !unit.relayed.is_empty() {
             let done = Done { children: unit.relayed.clone(), ..Done::default() };
-            return self.end(delivery, &unit, &Emitted::default(), done).await;
+            return self.end(delivery, unit, &Emitted::default(), done).await;
         }
-        self.work(delivery, &unit, &open).await
+        self.work(delivery, unit, &open).await
     }
 
-    async fn work(&self, delivery: Delivery, unit: &Unit, open: &OpenAudit) -> Result<(), BusError> {
+    async fn work(&self, delivery: Delivery, unit: &Unit, open: &OpenAudit) -> Result<Outcome, BusError> {
         let Some(spec) = open.plan.plugins.iter().find(|spec| spec.key == unit.plugin) else {
             let coverage = not_read(unit, State::Failed, "the plan has no such plugin");
             return self.settle(delivery, unit, Fate::End(coverage)).await;
@@ -232,7 +263,7 @@ impl Collector {
             // Cancelled: whatever comes of the unit, nobody waits for it.
             () = ended => {
                 tracing::debug!("the version has ended: the unit is dropped");
-                return delivery.ack().await;
+                return delivery.ack().await.map(|()| None);
             }
         };
         match worked {
@@ -259,7 +290,7 @@ impl Collector {
         unit: &Unit,
         open: &OpenAudit,
         reason: String,
-    ) -> Result<(), BusError> {
+    ) -> Result<Outcome, BusError> {
         tracing::warn!(reason, "this worker cannot serve the plugin");
         let cannot = Cannot {
             audit: unit.audit.clone(),
@@ -276,7 +307,7 @@ impl Collector {
             presence.remove_cannot(&cannot).await;
         });
         let pause = Duration::from_secs(1 << (delivery.deliveries - 1).min(5));
-        delivery.give_back(pause).await
+        delivery.give_back(pause).await.map(|()| None)
     }
 
     fn cloud(&self, unit: &Unit, spec: &proto::plan::PluginSpec) -> Result<Arc<dyn Cloud>, String> {
@@ -322,34 +353,38 @@ impl Collector {
         }
     }
 
-    async fn settle(&self, delivery: Delivery, unit: &Unit, fate: Fate) -> Result<(), BusError> {
+    async fn settle(&self, delivery: Delivery, unit: &Unit, fate: Fate) -> Result<Outcome, BusError> {
         match fate {
             Fate::Replace { successor } => {
-                self.worker.bus.publish(successor.message().map_err(BusError::json)?).await?;
-                delivery.ack().await
+                publish_all(&self.worker.bus, std::slice::from_ref(&*successor)).await?;
+                delivery.ack().await.map(|()| Some(why_replaced(unit, &successor)))
             }
             Fate::Restart { first } => {
                 tracing::info!(restart = first.restart, "the list begins again");
                 let done = Done { children: vec![*first], ..Done::default() };
-                self.end(delivery, unit, &Emitted::default(), done).await
+                self.end(delivery, unit, &Emitted::default(), done).await.map(|_| Some("restarted"))
             }
             Fate::End(coverage) => self.end_unread(delivery, unit, vec![coverage]).await,
         }
     }
 
     /// Ends a unit that is not read.
-    async fn end_unread(&self, delivery: Delivery, unit: &Unit, coverage: Vec<Coverage>) -> Result<(), BusError> {
+    async fn end_unread(&self, delivery: Delivery, unit: &Unit, coverage: Vec<Coverage>) -> Result<Outcome, BusError> {
         if let Some(first) = coverage.first() {
             tracing::warn!(state = first.state.as_str(), reason = first.reason, "not read");
         }
-        self.end(delivery, unit, &Emitted::default(), Done { coverage, ..Done::default() }).await
+        let done = Done { coverage, ..Done::default() };
+        self.end(delivery, unit, &Emitted::default(), done).await.map(|_| Some("unread"))
     }
 
     /// Publishes the units that follow, then the unit's end, then acknowledges.
-    async fn end(&self, delivery: Delivery, unit: &Unit, emitted: &Emitted, done: Done) -> Result<(), BusError> {
+    async fn end(&self, delivery: Delivery, unit: &Unit, emitted: &Emitted, done: Done) -> Result<Outcome, BusError> {
         let bus = &self.worker.bus;
         let children = unit.relays(done.children);
         publish_all(bus, &children).await?;
+        for coverage in &done.coverage {
+            metrics::coverage(&unit.audit, &unit.plugin, coverage.state.as_str());
+        }
         let end = UnitEnd {
             plugin: unit.plugin.clone(),
             unit: unit.id.clone(),
@@ -367,10 +402,10 @@ impl Collector {
         };
         let message = Status::UnitEnd(end).message(&unit.audit, &unit.version).map_err(BusError::json)?;
         bus.publish(message).await?;
-        delivery.ack().await
+        delivery.ack().await.map(|()| Some("done"))
     }
 
-    async fn give_up(&self, delivery: Delivery, unit: &Unit) -> Result<(), BusError> {
+    async fn give_up(&self, delivery: Delivery, unit: &Unit) -> Result<Outcome, BusError> {
         let reason = format!("it was delivered {} times and never settled", delivery.deliveries);
         self.bury_unit(&delivery, unit, reason.clone()).await?;
         self.settle(delivery, unit, Fate::End(not_read(unit, State::Failed, &reason))).await
@@ -475,7 +510,10 @@ fn jitter(unit: &Unit, most: Duration) -> Duration {
 async fn publish_all(bus: &SharedBus, units: &[Unit]) -> Result<(), BusError> {
     for some in units.chunks(64) {
         let publishes = some.iter().map(|unit| async {
-            let message = unit.message().map_err(BusError::json)?;
+            let mut message = unit.message().map_err(BusError::json)?;
+            if let Some(span) = trace::current() {
+                span.mark_unit(&mut message, units.len());
+            }
             bus.publish(message).await
         });
         futures::future::try_join_all(publishes).await?;

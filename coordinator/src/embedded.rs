@@ -36,7 +36,7 @@ impl Embedded {
     /// Starts all stages, to serve these plans.
     #[must_use]
     pub fn start(plans: &[Plan], units_at_once: usize) -> Self {
-        let bus: SharedBus = Arc::new(bus(&Environment::of_process()));
+        let bus = proto::service::counted(Arc::new(bus(&Environment::of_process())));
         let shutdown = CancellationToken::new();
         let mut stages = JoinSet::new();
         let cores = std::thread::available_parallelism().map_or(2, usize::from);

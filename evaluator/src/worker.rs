@@ -15,7 +15,9 @@ use proto::frame;
 use proto::plan::Plan;
 use proto::run::Phase;
 use proto::service::Worker;
+use proto::service::metrics;
 use proto::service::presence::Cannot;
+use proto::service::trace::{Kind, Span, SpanContext};
 use proto::service::versions::{OpenAudit, Versions};
 use proto::status::{self, Counts, DeadLetter, Results, Settled, Status, Unclear};
 use proto::subject::{self, Key, Role};
@@ -251,6 +253,9 @@ async fn evaluate(worker: &Worker, audit: &Audit, delivery: &Delivery) -> Result
             return Ok(settled);
         }
     };
+    let mut span = Span::begin("evaluate", Kind::Consumer, SpanContext::of_message(message));
+    let from = span.context();
+    let began = Instant::now();
     let at_once = if worker.bus.pipeline() > 1 { EVENTS_AT_ONCE } else { 1 };
     let mut publishing = FuturesUnordered::new();
     let rules = audit.rules.rules();
@@ -266,7 +271,7 @@ async fn evaluate(worker: &Worker, audit: &Audit, delivery: &Delivery) -> Result
         };
         for (number, event) in events {
             let Some(rule) = rules.get(number) else { continue };
-            let event = match event {
+            let mut event = match event {
                 Ok(event) => event,
                 Err(reason) => {
                     bury_of(worker, audit, delivery, &rule.key, reason, line).await?;
@@ -278,6 +283,9 @@ async fn evaluate(worker: &Worker, audit: &Audit, delivery: &Delivery) -> Result
                 bury_of(worker, audit, delivery, &rule.key, reason, &event.payload).await?;
                 continue;
             }
+            if let Some(span) = from {
+                span.mark(&mut event);
+            }
             publishing.push(worker.bus.publish(event));
             while publishing.len() >= at_once {
                 publishing.next().await.transpose()?;
@@ -287,6 +295,13 @@ async fn evaluate(worker: &Worker, audit: &Audit, delivery: &Delivery) -> Result
     while let Some(receipt) = publishing.next().await {
         receipt?;
     }
+    for (rule, results) in rules.iter().zip(&results) {
+        metrics::rule_results(&audit.plan.audit, &rule.key, results);
+    }
+    metrics::frame_evaluated(&audit.plan.audit, settled.records, began.elapsed());
+    span.set("cloudmarker.audit", &audit.plan.audit);
+    span.set("cloudmarker.version", &audit.plan.version);
+    span.set("cloudmarker.records", settled.records);
     settled.results = rules.iter().map(|rule| rule.key.clone()).zip(results).collect();
     Ok(settled)
 }

@@ -3,6 +3,7 @@
 //! It answers from the program's start, before there is a broker, until its end: a worker that drains says so.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub struct Health {
 #[derive(Debug)]
 struct State {
     bus: OnceLock<Arc<Metered>>,
+    /// All is in this process: there is no broker to wait for.
+    alone: AtomicBool,
     shutdown: CancellationToken,
 }
 
@@ -44,7 +47,7 @@ impl Health {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         metrics::begin(stage);
-        let state = Arc::new(State { bus: OnceLock::new(), shutdown });
+        let state = Arc::new(State { bus: OnceLock::new(), alone: AtomicBool::new(false), shutdown });
         let closed = CancellationToken::new();
         let answering = listen(listener, Arc::clone(&state));
         let until = closed.clone();
@@ -55,6 +58,11 @@ impl Health {
             }
         });
         Ok(Self { address, state, _open: closed.drop_guard() })
+    }
+
+    /// There is no broker to wait for.
+    pub(super) fn set_alone(&self) {
+        self.state.alone.store(true, Ordering::Relaxed);
     }
 
     /// There is a bus now.
@@ -120,6 +128,9 @@ impl State {
     async fn ready(&self) -> Result<(), &'static str> {
         if self.shutdown.is_cancelled() {
             return Err("draining");
+        }
+        if self.alone.load(Ordering::Relaxed) {
+            return Ok(());
         }
         let Some(bus) = self.bus.get() else { return Err("waiting for the broker") };
         match bus.is_ready().await {

@@ -291,9 +291,15 @@ pub fn begin(stage: Stage) {
     COUNTS.store(true, Ordering::Relaxed);
 }
 
+/// Whether anything is counted.
+#[must_use]
+pub fn is_on() -> bool {
+    COUNTS.load(Ordering::Relaxed)
+}
+
 /// The metrics, if anything is counted.
 pub(super) fn metrics() -> Option<&'static Metrics> {
-    COUNTS.load(Ordering::Relaxed).then(|| &*METRICS)
+    is_on().then(|| &*METRICS)
 }
 
 /// All metrics as text.
@@ -397,11 +403,11 @@ pub fn batch_written(audit: &Key, role: Role, plugin: &Key, stored: u64, refused
     metrics.store_seconds.with_label_values(&[audit, role, plugin]).observe(took.as_secs_f64());
 }
 
-/// A store has not taken some of a batch, which is written again.
-pub fn store_retried(audit: &Key, role: Role, plugin: &Key) {
+/// A store has not taken some of a batch, which was written again so often.
+pub fn store_retried(audit: &Key, role: Role, plugin: &Key, times: u64) {
     let Some(metrics) = metrics() else { return };
     let (audit, plugin) = metrics.pair(audit.as_str(), plugin.as_str());
-    metrics.store_retries.with_label_values(&[audit, role.as_str(), plugin]).inc();
+    metrics.store_retries.with_label_values(&[audit, role.as_str(), plugin]).inc_by(times);
 }
 
 /// What is delivered whole was delivered, with so many documents, or was not.

@@ -160,10 +160,23 @@ impl Observed {
         metered
     }
 
+    /// All stages are in this process: there is no broker to wait for.
+    pub fn is_alone(&self) {
+        if let Some(health) = &self.health {
+            health.set_alone();
+        }
+    }
+
     /// Sends what is left to be sent, and answers no more.
     pub async fn end(self) {
         trace::end().await;
     }
+}
+
+/// A bus whose traffic is counted, where anything is.
+#[must_use]
+pub fn counted(bus: SharedBus) -> SharedBus {
+    if metrics::is_on() { Arc::new(Metered::new(bus, None)) } else { bus }
 }
 
 /// `None` when a signal came before the broker.

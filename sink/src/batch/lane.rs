@@ -7,8 +7,10 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use proto::bus::{BusError, ConsumerId, Delivery, PullLimits, SharedBus};
+use proto::bus::{BusError, ConsumerId, Delivery, Message, PullLimits, SharedBus};
 use proto::plan::{Plan, PluginSpec};
+use proto::service::metrics;
+use proto::service::trace::{Kind, Span, SpanContext};
 use proto::status::{self, Counts, DeadLetter, Settled, Status};
 use proto::subject::{Key, Role, Version};
 use tokio::time::Instant;
@@ -57,6 +59,8 @@ struct InHand {
     /// Documents that are neither stored nor buried.
     left: usize,
     stored: u64,
+    /// Its way into the store.
+    span: Span,
 }
 
 /// Documents on their way.
@@ -69,9 +73,17 @@ struct Batch {
     bytes: usize,
     since: Option<Instant>,
     last: Option<Instant>,
+    /// The spans of the messages.
+    spans: Vec<SpanContext>,
 }
 
 impl Batch {
+    fn note_span(&mut self, span: Option<SpanContext>) {
+        if let Some(span) = span.filter(|span| self.spans.last() != Some(span)) {
+            self.spans.push(span);
+        }
+    }
+
     fn is_full_before(&self, document: &Document, limits: &BatchLimits) -> bool {
         !self.documents.is_empty()
             && (self.documents.len() >= limits.documents
@@ -159,7 +171,13 @@ impl<'a> Lane<'a> {
                     let batch = std::mem::take(&mut self.filling);
                     self.full.push_back(batch);
                 }
-                _ = ticks.tick() => self.say_progress().await,
+                _ = ticks.tick() => {
+                    self.say_progress().await;
+                    // While the store is slow nobody asks for what the puller has.
+                    if let Err(error) = puller.hold().await {
+                        tracing::debug!(%error, "cannot report progress");
+                    }
+                }
                 () = self.job.worker.shutdown.cancelled(), if !self.stopping => self.stopping = true,
                 () = &mut unwanted => return Ended::NotWanted,
             }
@@ -199,6 +217,17 @@ impl<'a> Lane<'a> {
         }
     }
 
+    /// The span of a message's way into the store.
+    fn span(&self, message: &Message) -> Span {
+        let mut span = Span::begin("store", Kind::Consumer, SpanContext::of_message(message));
+        let (plan, spec) = (&self.job.open.plan, &self.job.spec);
+        span.set("cloudmarker.audit", &plan.audit);
+        span.set("cloudmarker.version", &plan.version);
+        span.set("cloudmarker.role", spec.role.as_str());
+        span.set("cloudmarker.plugin", &spec.key);
+        span
+    }
+
     /// Takes a message in hand.
     async fn take(&mut self, delivery: Delivery) -> Result<(), BusError> {
         let message = &delivery.message;
@@ -212,7 +241,9 @@ impl<'a> Lane<'a> {
         } else {
             self.maker.open(message)
         };
-        let mut in_hand = InHand { taken: Instant::now(), bytes: 0, left: 0, stored: 0, delivery };
+        let span = self.span(message);
+        let from = span.context();
+        let mut in_hand = InHand { taken: Instant::now(), bytes: 0, left: 0, stored: 0, span, delivery };
         match opened {
             Ok(opened) => {
                 for (reason, line) in opened.odd {
@@ -226,6 +257,7 @@ impl<'a> Lane<'a> {
                         self.full.push_back(batch);
                     }
                     self.filling.push(document, source.clone());
+                    self.filling.note_span(from);
                 }
             }
             Err(reason) => {
@@ -271,7 +303,8 @@ impl<'a> Lane<'a> {
         let counts = Counts { role: job.spec.role, plugin: Some(job.spec.key.clone()), settled: settled.collect() };
         self.settling.push(Box::pin(async move {
             job.say(&Status::Counts(counts)).await?;
-            for in_hand in done {
+            for mut in_hand in done {
+                in_hand.span.set("cloudmarker.documents", in_hand.stored);
                 in_hand.delivery.ack().await?;
             }
             Ok(())
@@ -303,12 +336,26 @@ async fn settle_batch(
     patience: Duration,
     graves: Graves,
 ) -> Result<Written, Ended> {
-    let Batch { documents, sources, .. } = batch;
-    let settled = match write::write(&*store, documents.clone(), health, patience).await {
+    let Batch { documents, sources, spans, .. } = batch;
+    let mut span = Span::begin("write", Kind::Client, spans.first().copied());
+    spans.iter().skip(1).for_each(|other| span.link(Some(*other)));
+    span.set("cloudmarker.plugin", &graves.plugin);
+    span.set("cloudmarker.documents", documents.len() as u64);
+    let began = Instant::now();
+    let written = write::write(&*store, documents.clone(), health, patience).await;
+    let settled = match written {
         Ok(settled) => settled,
-        Err(Unsettled::Down) => return Err(Ended::Down),
-        Err(Unsettled::Hopeless(reason)) => return Err(Ended::Hopeless(reason)),
+        Err(unsettled) => {
+            let (reason, ended) = match unsettled {
+                Unsettled::Down => ("the store is down".to_owned(), Ended::Down),
+                Unsettled::Hopeless(reason) => (reason.clone(), Ended::Hopeless(reason)),
+            };
+            span.fail(&reason);
+            return Err(ended);
+        }
     };
+    drop(span);
+    graves.count(&settled, documents.len(), began.elapsed());
     let mut written = Written { stored: HashMap::new(), buried: HashMap::new() };
     let mut refused = HashSet::new();
     for (place, reason) in settled.refused {
@@ -344,6 +391,16 @@ impl Graves {
             version: plan.version.clone(),
             role: spec.role,
             plugin: spec.key.clone(),
+        }
+    }
+
+    /// Counts a batch that is settled.
+    fn count(&self, settled: &write::Settled, documents: usize, took: Duration) {
+        let refused = settled.refused.len() as u64;
+        let stored = (documents as u64).saturating_sub(refused);
+        metrics::batch_written(&self.audit, self.role, &self.plugin, stored, refused, took);
+        if settled.retries > 0 {
+            metrics::store_retried(&self.audit, self.role, &self.plugin, settled.retries);
         }
     }
 

@@ -23,6 +23,8 @@ pub(super) struct Settled {
     /// The documents that the store refuses for good, by their place in the batch, with its own words. All others are
     /// stored.
     pub(super) refused: Vec<(usize, String)>,
+    /// How often something of it was written again.
+    pub(super) retries: u64,
 }
 
 /// Why a batch is not settled.
@@ -156,6 +158,7 @@ pub(super) async fn write(
         if waiting > hold {
             return Err(Unsettled::Down);
         }
+        settled.retries += 1;
         tokio::time::sleep(wait.unwrap_or_else(|| with_jitter(pause)).min(HOLD)).await;
         pause = (pause * 2).min(LAST_PAUSE);
     }

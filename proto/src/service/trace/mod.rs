@@ -31,6 +31,17 @@ const MOST_LINKS: usize = 32;
 
 static EXPORTER: OnceLock<Exporter> = OnceLock::new();
 
+tokio::task_local! {
+    /// The span in which the task works.
+    static CURRENT: Option<SpanContext>;
+}
+
+/// The span in which the task works, if there is one: see [`Span::around`].
+#[must_use]
+pub fn current() -> Option<SpanContext> {
+    CURRENT.try_with(|current| *current).ok().flatten()
+}
+
 /// Begins to export spans.
 ///
 /// # Errors
@@ -294,6 +305,19 @@ impl Span {
         if let Some(traced) = &mut self.0 {
             traced.failure = Some(reason.to_owned());
         }
+    }
+
+    /// Does some work in the span: [`current`] names it there.
+    pub async fn around<T>(&self, work: impl Future<Output = T>) -> T {
+        match self.context() {
+            Some(context) => CURRENT.scope(Some(context), work).await,
+            None => work.await,
+        }
+    }
+
+    /// Nothing came of it: nobody is told.
+    pub fn discard(mut self) {
+        self.0 = None;
     }
 
     /// How messages and other spans refer to it.
