@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use lettre::message::Mailbox;
 use proto::catalogue::{PluginClass, in_one_line};
 use proto::plan::Stage;
 use proto::subject::Role;
@@ -12,7 +11,7 @@ use serde_json::Value;
 use crate::alert::{Alert, AlertError};
 use crate::digest::Digest;
 use crate::listing::{Form, Listing};
-use crate::mail::{self, Attachment, Draft, MailError, Mailer};
+use crate::mail::{self, Attachment, Draft, Letter, MailError, Mailer};
 use crate::page::Page;
 use crate::readable::{counted, grouped};
 
@@ -35,77 +34,38 @@ const LARGEST_FILE: usize = 3 * 1024 * 1024;
 /// What is wrong with them, for people.
 pub fn build(params: &Value) -> Result<Box<dyn Alert>, String> {
     let mailer = Mailer::new(params).map_err(|errors| in_one_line(&errors))?;
-    let waiting = mailer.to().to_vec();
-    Ok(Box::new(EmailAlert { mailer, waiting, refused: Vec::new(), message: None }))
+    Ok(Box::new(EmailAlert { mailer, letter: None }))
 }
 
 struct EmailAlert {
     mailer: Mailer,
-    /// Who has it not yet.
-    waiting: Vec<Mailbox>,
-    /// Who will not have it, and why.
-    refused: Vec<String>,
-    message: Option<Vec<u8>>,
+    letter: Option<Letter>,
 }
 
 #[async_trait]
 impl Alert for EmailAlert {
     async fn deliver(&mut self, digest: &Arc<Digest>) -> Result<(), AlertError> {
-        if self.message.is_none() {
-            let (mailer, digest) = (self.mailer.clone(), Arc::clone(digest));
-            let written = tokio::task::spawn_blocking(move || write(&mailer, &digest)).await;
-            let written = written.map_err(|error| AlertError::Permanent(error.to_string()))?;
-            self.message = Some(written.map_err(AlertError::Permanent)?);
-        }
-        let message = self.message.as_deref().unwrap_or_default();
-        let sent = self.mailer.send(&self.waiting, message).await.map_err(|error| match error {
-            MailError::Permanent(reason) => AlertError::Permanent(self.so_far(reason)),
-            MailError::Transient(reason) => AlertError::transient(self.so_far(reason)),
-        })?;
-        self.waiting.retain(|waiting| !sent.taken.contains(waiting));
-        let mut later = Vec::new();
-        for refusal in sent.refused {
-            let said = format!("{}: {}", refusal.to.email, refusal.reason);
-            tracing::warn!(receiver = %refusal.to.email, reason = refusal.reason, "a receiver of a mail is refused");
-            if refusal.is_permanent {
-                self.waiting.retain(|waiting| *waiting != refusal.to);
-                self.refused.push(said);
-            } else {
-                later.push(said);
+        let letter = match &mut self.letter {
+            Some(letter) => letter,
+            empty => {
+                let (mailer, digest) = (self.mailer.clone(), Arc::clone(digest));
+                let written = tokio::task::spawn_blocking(move || write(&mailer, &digest)).await;
+                let written = written.map_err(|error| AlertError::Permanent(error.to_string()))?;
+                empty.insert(Letter::new(&self.mailer, written.map_err(AlertError::Permanent)?))
             }
-        }
-        if !later.is_empty() {
-            return Err(AlertError::transient(self.so_far(format!("not taken now: {}", later.join("; ")))));
-        }
-        if self.refused.is_empty() {
-            return Ok(());
-        }
-        Err(AlertError::Permanent(self.so_far("not all receivers are taken".to_owned())))
+        };
+        letter.send().await.map_err(|error| match error {
+            MailError::Permanent(reason) => AlertError::Permanent(reason),
+            MailError::Transient(reason) => AlertError::transient(reason),
+        })
     }
 
     fn told(&self) -> u64 {
-        (self.mailer.to().len() - self.waiting.len() - self.refused.len()) as u64
+        self.letter.as_ref().map_or(0, Letter::told)
     }
 
     fn place(&self) -> String {
-        let to: Vec<&str> = self.mailer.to().iter().map(|to| to.email.as_ref()).collect();
-        format!("mail to {} by {}", to.join(", "), self.mailer.server())
-    }
-}
-
-impl EmailAlert {
-    /// A failure with who has the mail all the same, and who never will.
-    fn so_far(&self, reason: String) -> String {
-        let mut text = reason;
-        if !self.refused.is_empty() {
-            text = format!("{text}; {} refuses {}", self.mailer.server(), self.refused.join("; "));
-        }
-        if self.told() > 0 {
-            let all = self.mailer.to().len() as u64;
-            text =
-                format!("{text}; {} of {} have the mail", grouped(self.told()), counted(all, "receiver", "receivers"));
-        }
-        text
+        self.mailer.place()
     }
 }
 

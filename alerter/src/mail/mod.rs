@@ -2,6 +2,7 @@
 //!
 //! It knows nothing of findings: whoever has something to say by mail says it through this.
 
+mod letter;
 mod message;
 mod smtp;
 
@@ -15,6 +16,7 @@ use proto::config::secret::{Secret, has_reference};
 use serde::Deserialize;
 use serde_json::Value;
 
+pub use letter::Letter;
 pub use message::{Attachment, Draft};
 pub use smtp::{MailError, Refusal, Sent};
 
@@ -186,6 +188,13 @@ impl Mailer {
     pub fn subject(&self, outcome: &str) -> String {
         let subject = crate::readable::line(&format!("{} {outcome}", self.subject));
         subject.trim().to_owned()
+    }
+
+    /// Whom it sends to, and by which server, for people.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let to: Vec<&str> = self.to.iter().map(|to| to.email.as_ref()).collect();
+        format!("mail to {} by {}", to.join(", "), self.server())
     }
 
     /// The server, for people: `mail.example.com:465`.
