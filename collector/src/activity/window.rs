@@ -10,9 +10,12 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use proto::catalogue::ParamError;
+use proto::coverage::{Coverage, State};
 use proto::subject::Version;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::Value;
+
+use super::TYPE;
 
 /// How long the clouds keep their logs.
 const KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
@@ -120,6 +123,28 @@ impl Windows {
         let until = from.saturating_add(i64::try_from(length.as_secs()).unwrap_or(i64::MAX)).min(end);
         Span { from, until, end }
     }
+}
+
+impl Beginning {
+    /// What is lost for ever, if something is.
+    #[must_use]
+    pub fn lost(&self, scope: &str) -> Option<Coverage> {
+        let since = self.lost_since?;
+        let until = moment(self.first.from);
+        let reason = format!(
+            "what the log had from {since} to {until} is lost: the last run was longer ago than the cloud keeps it"
+        );
+        Some(Coverage::not_read(scope, TYPE, State::Partial, reason))
+    }
+}
+
+/// Says which part of the log is missing, of what was not read.
+#[must_use]
+pub fn missing(own: Coverage, span: &Span) -> Coverage {
+    let reason = own.reason.as_deref().unwrap_or_default();
+    let (from, end) = (moment(span.from), moment(span.end));
+    let reason = format!("{reason}; what the log has from {from} to {end} is left to the next run");
+    Coverage { reason: Some(reason), ..own }
 }
 
 impl Span {

@@ -29,7 +29,7 @@ use super::region::{Service, is_region};
 use super::{sdk_http, xml};
 use crate::activity::TYPE;
 use crate::activity::keep::{Event, Matcher};
-use crate::activity::window::{Span, Windows, moment};
+use crate::activity::window::{Span, Windows, missing, moment};
 use crate::cloud::{Cloud, Done, PATIENCE, Pause, WorkError};
 use crate::emit::{Draft, Emitter};
 use crate::http::{Answer, Client, Endpoint, Expected, Timeouts};
@@ -182,14 +182,6 @@ impl Cloud for CloudTrail {
     }
 }
 
-/// Says which part of the log is missing.
-fn missing(own: Coverage, span: &Span) -> Coverage {
-    let reason = own.reason.as_deref().unwrap_or_default();
-    let from = moment(span.from);
-    let reason = format!("{reason}; what the log has from {from} to {} is left to the next run", moment(span.end));
-    Coverage { reason: Some(reason), ..own }
-}
-
 impl CloudTrail {
     fn root(&self, unit: &Unit) -> Result<Done, WorkError> {
         let all = Checkpoints::of_task(&unit.task);
@@ -235,13 +227,7 @@ impl CloudTrail {
                 page: 1,
                 token: None,
             };
-            if let Some(since) = beginning.lost_since {
-                let reason = format!(
-                    "what the log had from {since} to {} is lost: the last run was longer ago than the cloud keeps it",
-                    moment(beginning.first.from)
-                );
-                done.coverage.push(Coverage::not_read(&task.place(), TYPE, State::Partial, reason));
-            }
+            done.coverage.extend(beginning.lost(&task.place()));
             done.children.push(task.unit(unit, 0)?);
         }
         Ok(done)

@@ -4,6 +4,7 @@
 //! each plugin, and one engine for all. The engine reads through `arm`, which calls a service and says what its
 //! refusals mean, with the tokens of `sign_in`. `list` is what a page of a list is, `resource` what a record is.
 
+pub mod activity_log;
 mod answer;
 mod arm;
 pub mod az_cloud;
@@ -44,6 +45,7 @@ pub(crate) const SERVED: &[Served] = &[
     (&postgres::CLASS, |params, context| build(&postgres::PLUGIN, params, context)),
     (&sql::CLASS, |params, context| build(&sql::PLUGIN, params, context)),
     (&storage_account::CLASS, |params, context| build(&storage_account::PLUGIN, params, context)),
+    (&activity_log::CLASS, |params, context| activity_log::build(params, context).map_err(|error| error.to_string())),
     (&web_app::CLASS, |params, context| build(&web_app::PLUGIN, params, context)),
 ];
 
