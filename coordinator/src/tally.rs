@@ -7,6 +7,8 @@ use proto::status::{Connected, Counts, DeadLetter, Delivered, Failed, Results, S
 use proto::subject::{Key, Role, Stream};
 use proto::unit::{ROOT, UnitEnd};
 
+use crate::checkpoint::Said;
+
 /// The fold of an audit version's status messages and dead letters.
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -14,6 +16,8 @@ pub struct Tally {
     pub messages: u64,
     /// The report of a version that has ended.
     pub report: Option<serde_json::Value>,
+    /// How far logs were read.
+    said: Said,
     last_heard: BTreeMap<Stream, u64>,
     clouds: BTreeMap<Key, CloudTally>,
     settled: SeqSet,
@@ -107,6 +111,7 @@ impl Tally {
         }
         cloud.frames += end.frames;
         cloud.fold.add(&end);
+        self.said.add(&end);
         self.last_seq = self.last_seq.max(end.last_seq);
     }
 
@@ -130,6 +135,12 @@ impl Tally {
                 }
             }
         }
+    }
+
+    /// How far logs were read.
+    #[must_use]
+    pub fn said(&self) -> &Said {
+        &self.said
     }
 
     /// Whether a cloud plugin's root has ended and every unit that was announced has.

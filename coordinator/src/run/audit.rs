@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use proto::bus::{Bucket, BusError, BusErrorKind, ConsumerId, ConsumerSpec, ConsumerState, ReaderSpec};
+use proto::checkpoint::Checkpoints;
 use proto::plan::{Plan, PluginSpec, Stage};
 use proto::run::{AuditState, FailedPart, MAX_RUN, Phase, RunState};
 use proto::service::presence;
@@ -19,6 +20,7 @@ use tokio::time::Instant;
 
 use super::parts::{self, Part};
 use super::{Leader, RunError};
+use crate::checkpoint;
 use crate::progress::Snapshot;
 use crate::summary::AuditReport;
 use crate::tally::Tally;
@@ -51,6 +53,8 @@ pub(super) struct AuditRun {
     /// Shared stores and alerts that have stored everything.
     drained: BTreeSet<(Role, Key)>,
     has_begun_roots: bool,
+    /// How far it is written down that logs were read.
+    written: checkpoint::Written,
 }
 
 impl AuditRun {
@@ -66,6 +70,7 @@ impl AuditRun {
             still: BTreeMap::new(),
             drained: BTreeSet::new(),
             has_begun_roots: false,
+            written: checkpoint::Written::default(),
         }
     }
 
@@ -278,6 +283,8 @@ impl AuditRun {
         for spec in self.plan.of_role(Role::Cloud).filter(|spec| !has_failed(&state, Role::Cloud, &spec.key)) {
             let Some(pool) = spec.pool.as_ref().filter(|_| !self.tally().has_begun(&spec.key)) else { continue };
             let root = Unit::root(&self.plan.audit, &self.plan.version, &spec.key, pool);
+            let checkpoints = Checkpoints::fetch(&*self.leader.bus, &self.plan.audit, &spec.key).await?;
+            let root = Unit { task: checkpoints.task(), ..root };
             self.leader.bus.publish(root.message().map_err(BusError::json)?).await?;
         }
         Ok(())
@@ -291,6 +298,7 @@ impl AuditRun {
             self.look_for_workers(&state).await?;
             self.look_at_room(&state).await?;
             self.look_at_age(&state).await?;
+            self.look_at_checkpoints(&state).await?;
         }
         let state = self.state().await;
         match state.phase {
@@ -488,6 +496,29 @@ impl AuditRun {
         Ok(done)
     }
 
+    /// Writes down how far logs were read, as soon as all stores have what was read: a run that ends before its end
+    /// need not begin again. What an exclusive plugin has is known at the end only.
+    async fn look_at_checkpoints(&mut self, state: &AuditState) -> Result<(), RunError> {
+        let has_failed = state.failed.iter().any(|part| matches!(part.role, Role::Store | Role::Event));
+        let is_open = matches!(state.phase, Phase::Collecting | Phase::DrainingStores);
+        if has_failed || !is_open || self.plan.of_role(Role::Store).any(|spec| spec.exclusive) {
+            return Ok(());
+        }
+        let (said, last_seq) = {
+            let tally = self.tally();
+            (tally.said().clone(), tally.last_seq())
+        };
+        let Some(awaited) = self.written.awaits(&said, last_seq) else { return Ok(()) };
+        let stores = self.plan.of_role(Role::Store).map(|spec| self.shared_id(spec));
+        let evaluator = ConsumerId::evaluator(&self.plan.audit, &self.plan.version);
+        for id in stores.chain(self.has_evaluation().then_some(evaluator)).collect::<Vec<_>>() {
+            if self.leader.bus.consumer_state(&id).await?.ack_floor < awaited {
+                return Ok(());
+            }
+        }
+        Ok(self.written.settled(&*self.leader.bus, &self.plan).await?)
+    }
+
     /// Says how the run ended.
     async fn finish(&self, state: &AuditState) -> Result<bool, RunError> {
         self.catch_up().await?;
@@ -501,6 +532,8 @@ impl AuditRun {
         };
         self.say(&ended).await?;
         let complete = report.is_complete();
+        let said = self.tally().said().clone();
+        checkpoint::end(&*self.leader.bus, &self.plan, state, &said).await?;
         let complete_versions = if complete { self.complete_versions().await? } else { Vec::new() };
         let end = |state: &mut AuditState| {
             state.complete = Some(complete);
