@@ -2,6 +2,8 @@
 
 mod alerts {
     pub mod mail;
+    pub mod news;
+    pub mod postfix;
     pub mod slack;
     pub mod webhook;
 }
@@ -50,9 +52,14 @@ fn plan(version: &str, class: &str, params: &Value) -> Result<Plan> {
 
 /// An alert of a version.
 fn alert(version: &str, class: &str, params: &Value) -> Result<Box<dyn Exclusive>> {
+    alert_of(&bus(), version, class, params)
+}
+
+/// The same on a bus that others use.
+fn alert_of(bus: &SharedBus, version: &str, class: &str, params: &Value) -> Result<Box<dyn Exclusive>> {
     let plan = plan(version, class, params)?;
     let spec = plan.plugins.first().ok_or_else(|| anyhow!("no plugin"))?;
-    alerter::registry::build(&bus(), &plan, spec, params).map_err(|reason| anyhow!(reason))
+    alerter::registry::build(bus, &plan, spec, params).map_err(|reason| anyhow!(reason))
 }
 
 fn message(version: &str, event: &Value) -> Result<Outgoing> {

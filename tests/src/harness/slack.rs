@@ -126,7 +126,7 @@ async fn method(State(state): SharedState, Path(method): Path<String>, headers: 
         serde_json::from_slice(&body).unwrap_or_default()
     } else {
         let fields = url::form_urlencoded::parse(&body);
-        Value::Object(fields.map(|(name, value)| (name.into_owned(), Value::from(value.into_owned()))).collect())
+        Value::Object(fields.map(|(name, value)| (name.into_owned(), field(&value))).collect())
     };
     let mut state = lock(&state);
     state.calls.push(Call { method: method.clone(), arguments: arguments.clone() });
@@ -147,6 +147,14 @@ async fn method(State(state): SharedState, Path(method): Path<String>, headers: 
     answer.to_string().into_response()
 }
 
+/// A field of a form: lists and objects are JSON in there.
+fn field(value: &str) -> Value {
+    match serde_json::from_str(value) {
+        Ok(json @ (Value::Array(_) | Value::Object(_))) => json,
+        _ => value.into(),
+    }
+}
+
 impl Workspace {
     fn answer(&mut self, method: &str, arguments: &Value) -> Value {
         let text = |name: &str| arguments[name].as_str().unwrap_or_default();
@@ -163,7 +171,8 @@ impl Workspace {
             },
             "chat.postMessage" => self.post(text("channel"), arguments),
             "files.getUploadURLExternal" => {
-                let length: usize = text("length").parse().unwrap_or_default();
+                let length = arguments["length"].as_u64().or_else(|| text("length").parse().ok()).unwrap_or_default();
+                let length = usize::try_from(length).unwrap_or_default();
                 if text("filename").is_empty() || length == 0 {
                     return refusal("invalid_arguments");
                 }
@@ -172,7 +181,7 @@ impl Workspace {
                 json!({"ok": true, "upload_url": format!("{}/upload/{id}", self.base), "file_id": id})
             }
             "files.completeUploadExternal" => {
-                let files: Value = serde_json::from_str(text("files")).unwrap_or_default();
+                let files = arguments["files"].clone();
                 let Some((name, length, content)) = files[0]["id"].as_str().and_then(|id| self.files.get(id)) else {
                     return refusal("file_not_found");
                 };
@@ -203,13 +212,26 @@ impl Workspace {
     }
 }
 
+/// The content of the first part of a form with files.
+fn first_part(body: &[u8], boundary: &str) -> Vec<u8> {
+    let find = |haystack: &[u8], needle: &[u8]| haystack.windows(needle.len()).position(|window| window == needle);
+    let Some(begin) = find(body, b"\r\n\r\n").map(|end| end + 4) else { return Vec::new() };
+    let rest = body.get(begin..).unwrap_or_default();
+    let end = find(rest, format!("\r\n--{boundary}").as_bytes()).unwrap_or(rest.len());
+    rest.get(..end).unwrap_or_default().to_vec()
+}
+
 async fn upload(State(state): SharedState, Path(file): Path<String>, headers: HeaderMap, body: Bytes) -> Response {
     let mut state = lock(&state);
     let arguments = json!({"file": file, "authorization": headers.contains_key(header::AUTHORIZATION)});
     state.calls.push(Call { method: "upload".to_owned(), arguments });
     match state.files.get_mut(&file) {
         Some((_, _, content)) => {
-            *content = body.to_vec();
+            let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+            *content = match kind.split("boundary=").nth(1).filter(|_| kind.starts_with("multipart/form-data")) {
+                Some(boundary) => first_part(&body, boundary.trim_matches('"')),
+                None => body.to_vec(),
+            };
             "OK".into_response()
         }
         None => StatusCode::NOT_FOUND.into_response(),

@@ -1,8 +1,11 @@
 //! Slack, against a stand-in.
 
-use anyhow::Result;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
-use tests::harness::{SLACK_TOKEN, Slack};
+use tests::harness::{Launch, Program, SLACK_TOKEN, Slack};
 
 use crate::{deliver, events, failure, key};
 
@@ -96,5 +99,69 @@ async fn nothing_is_sent_about_nothing_and_a_test_is_marked() -> Result<()> {
     alerter::trial::send(&key("alert")?, CLASS, &params(&slack, &["#ops"])).await.map_err(anyhow::Error::msg)?;
     assert!(slack.calls_of("chat.postMessage")[0].to_string().contains("This is a test message"));
     assert!(slack.files().is_empty());
+    Ok(())
+}
+
+/// Slack's own clients, as `tests/setup` installs them.
+fn clients() -> Result<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.testdeps/slack");
+    ensure!(
+        folder.join("installed.txt").is_file(),
+        "Slack's clients for Python and Node are not at {}: run make test (or tests/setup), which needs Node 20",
+        folder.display()
+    );
+    Ok(folder.canonicalize()?)
+}
+
+fn proof(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("slack").join(name)
+}
+
+/// What a client of Slack's own was told by the stand-in.
+async fn told(client: Launch, slack: &Slack) -> Result<Value> {
+    slack.answer("chat.postMessage", 429, Some(2), json!({"ok": false, "error": "ratelimited"}));
+    let output = client.start()?.wait(Duration::from_secs(120)).await?.with_code(0)?;
+    Ok(serde_json::from_str(&output.stdout)?)
+}
+
+#[tokio::test]
+async fn slacks_client_for_python_takes_the_stand_in_for_slack() -> Result<()> {
+    let (folder, slack) = (clients()?, Slack::start().await?);
+    let client = Program::at("python3")
+        .arg(proof("proof.py"))
+        .args([slack.url().as_str(), SLACK_TOKEN])
+        .env("PYTHONPATH", folder.join("python"))
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    let told = told(client, &slack).await?;
+    let refused = |error: &str| json!({"error": error, "status": 200, "retry_after": null});
+    assert_eq!(told["limited"], json!({"error": "ratelimited", "status": 429, "retry_after": "2"}));
+    assert_eq!((&told["message"], &told["files"]), (&json!(["D0000ANNA", "1.0"]), &json!(1)));
+    assert_eq!(told["nobody"], refused("users_not_found"));
+    assert_eq!(told["nowhere"], refused("channel_not_found"));
+    assert_eq!(told["wrong_token"], refused("invalid_auth"));
+    shared(&slack, "D0000ANNA", "python.csv")
+}
+
+#[tokio::test]
+async fn slacks_client_for_node_takes_the_stand_in_for_slack() -> Result<()> {
+    let (folder, slack) = (clients()?, Slack::start().await?);
+    let client = Program::at("node").arg(proof("proof.mjs")).args([slack.url().as_str(), SLACK_TOKEN]).arg(folder);
+    let told = told(client, &slack).await?;
+    let refused = |error: &str| json!({"code": "slack_webapi_platform_error", "error": error, "retry_after": null});
+    let limited = json!({"code": "slack_webapi_rate_limited_error", "error": null, "retry_after": 2});
+    assert_eq!(told["limited"], limited);
+    assert_eq!((&told["message"], &told["files"]), (&json!(["D0000BERT", "1.0"]), &json!(1)));
+    assert_eq!(told["nobody"], refused("users_not_found"));
+    assert_eq!(told["nowhere"], refused("channel_not_found"));
+    assert_eq!(told["wrong_token"], refused("invalid_auth"));
+    shared(&slack, "D0000BERT", "node.csv")
+}
+
+/// The file that a client has shared.
+fn shared(slack: &Slack, channel: &str, name: &str) -> Result<()> {
+    let files = slack.files();
+    ensure!(files.len() == 1, "{files:?}");
+    assert_eq!((files[0].channel.as_str(), files[0].name.as_str()), (channel, name));
+    assert_eq!(String::from_utf8_lossy(&files[0].content), "a,b\n1,2\n");
     Ok(())
 }
