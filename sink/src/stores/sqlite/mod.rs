@@ -35,9 +35,10 @@ pub const CLASS: PluginClass = PluginClass {
     check: Some(&check),
 };
 
-/// How much it takes at once: a transaction each, and a sync to the disk. One is made ready while another is written.
+/// How much it takes at once: a transaction each, and a sync to the disk. One is made ready while another is written
+/// and a third is on its way to the disk.
 const LIMITS: BatchLimits =
-    BatchLimits { documents: 10_000, bytes: 16 * 1024 * 1024, linger: Duration::from_millis(200), in_flight: 2 };
+    BatchLimits { documents: 10_000, bytes: 10 * 1024 * 1024, linger: Duration::from_millis(200), in_flight: 3 };
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
