@@ -3,7 +3,6 @@
 #![allow(clippy::panic, clippy::unwrap_used, reason = "the whole file is tests; the lint knows test functions only")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -372,63 +371,4 @@ fn parameters_are_checked_all_at_once() {
     for path in ["uri: ", "token: ", "index: ", "buffer_size: ", "sourcetype: ", "ack: "] {
         assert!(bad.contains(path), "{bad}");
     }
-}
-
-/// How fast it is, beside a plain loop of the same requests:
-/// `cargo test --release -p tests --test splunk -- --ignored --nocapture speed`.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement"]
-async fn speed() -> Result<()> {
-    const DOCUMENTS: usize = 100_000;
-    let collector = collector().await?;
-    let batches: Vec<Vec<Document>> =
-        (0..DOCUMENTS / 1000).map(|batch| records(batch * 1000..(batch + 1) * 1000)).collect();
-    let per_second = |from: Instant| DOCUMENTS as f64 / from.elapsed().as_secs_f64();
-    for (at_once, turn) in [(1, 0), (1, 1), (4, 0), (4, 1)] {
-        collector.clear();
-        let store = Arc::new(store(&collector, json!({})));
-        let start = Instant::now();
-        in_turns(at_once, &batches, |batch| {
-            let store = store.clone();
-            async move { assert_eq!(store.write(&batch).await.unwrap(), Written::default()) }
-        })
-        .await;
-        println!("{at_once} at once, turn {turn}, store: {:.0}/s", per_second(start));
-        assert_eq!(collector.count(), DOCUMENTS);
-        collector.clear();
-        let client = reqwest::Client::builder().no_proxy().build()?;
-        let start = Instant::now();
-        in_turns(at_once, &batches, |batch| {
-            let request = client.post(collector.url("/services/collector/event"));
-            async move {
-                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-                for document in &batch {
-                    encoder.write_all(br#"{"index":"main","sourcetype":"json","event":"#).unwrap();
-                    encoder.write_all(&document.body).unwrap();
-                    encoder.write_all(b"}\n").unwrap();
-                }
-                let headers = [("authorization", "Splunk right"), ("content-encoding", "gzip")];
-                let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-                request.body(encoder.finish().unwrap()).send().await.unwrap().error_for_status().unwrap();
-            }
-        })
-        .await;
-        println!("{at_once} at once, turn {turn}, plain loop: {:.0}/s", per_second(start));
-    }
-    Ok(())
-}
-
-async fn in_turns<F: Future<Output = ()> + Send + 'static>(
-    at_once: usize,
-    batches: &[Vec<Document>],
-    write: impl Fn(Vec<Document>) -> F,
-) {
-    let mut writing = tokio::task::JoinSet::new();
-    for batch in batches {
-        if writing.len() == at_once {
-            writing.join_next().await.unwrap().unwrap();
-        }
-        writing.spawn(write(batch.clone()));
-    }
-    writing.join_all().await;
 }

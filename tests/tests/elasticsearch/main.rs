@@ -3,10 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "the whole file is tests; the lint knows test functions only")]
 
 mod front;
-mod server;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use bytes::Bytes;
@@ -16,10 +15,9 @@ use serde_json::{Value, json};
 use sink::conformance::{Subject, check};
 use sink::store::{Document, Pruning, Store, StoreError, Written};
 use sink::stores::elasticsearch::EsStore;
-use tests::harness::free_port;
+use tests::harness::{SEARCH_KINDS as KINDS, SearchKind as Kind, SearchServer, free_port};
 
 use front::{Fault, Front, PASSWORD, USER, says};
-use server::{KINDS, Kind, SearchServer};
 
 const V1: &str = "20260131_000001";
 const V2: &str = "20260201_000002";
@@ -609,59 +607,5 @@ async fn a_restart_of_the_server_in_the_middle_loses_and_doubles_nothing() -> Re
     for document in documents.iter().step_by(499) {
         assert_eq!(server.document("cloudmarker", &document.id).await?, Some(serde_json::from_slice(&document.body)?));
     }
-    Ok(())
-}
-
-/// How fast the store is beside a plain loop with the same client, on the same documents and batches. Run it alone:
-/// `cargo test -p tests --test elasticsearch -- --ignored --nocapture`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement"]
-async fn it_is_as_fast_as_a_plain_loop() -> Result<()> {
-    const COUNT: usize = 10_000;
-    let documents = records(COUNT, "a", V1);
-    for kind in KINDS {
-        for batch in [500, 2_000, 5_000] {
-            // Whatever else the machine does meanwhile slows this or that round: the best of each tells.
-            let mut best = [Duration::MAX; 3];
-            for _ in 0..3 {
-                for (way, best) in ["plain", "store", "compressed"].into_iter().zip(&mut best) {
-                    // A new one each time: they get slower the more they hold.
-                    let server = SearchServer::start(kind).await?;
-                    let store = store_of(&server, &json!({"compress": way == "compressed"}));
-                    store.connect().await?;
-                    let start = Instant::now();
-                    for part in documents.chunks(batch) {
-                        match way {
-                            "plain" => plain_loop(&server, part).await?,
-                            _ => assert_eq!(store.write(part).await?, Written::default()),
-                        }
-                    }
-                    *best = start.elapsed().min(*best);
-                    assert_eq!(server.count("cloudmarker").await?, u64::try_from(COUNT)?);
-                }
-            }
-            let [plain, ours, compressed] = best.map(|time| COUNT as f64 / time.as_secs_f64());
-            println!(
-                "{kind:?}, {batch} in a batch: plain loop {plain:.0}/s, store {ours:.0}/s ({:.0} %), compressed \
-                 {compressed:.0}/s ({:.0} %)",
-                100.0 * ours / plain,
-                100.0 * compressed / plain
-            );
-        }
-    }
-    Ok(())
-}
-
-async fn plain_loop(server: &SearchServer, documents: &[Document]) -> Result<()> {
-    let mut body = Vec::new();
-    for document in documents {
-        body.extend_from_slice(format!("{{\"index\":{{\"_id\":\"{}\"}}}}\n", document.id).as_bytes());
-        body.extend_from_slice(&document.body);
-        body.push(b'\n');
-    }
-    let url = format!("{}/cloudmarker/_bulk", server.url());
-    let request = server.http().post(url).header("content-type", "application/x-ndjson").body(body);
-    let answer: Value = request.send().await?.json().await?;
-    assert_eq!(answer["errors"], false);
     Ok(())
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tests::cloudsim::{Cloudsim, Kind};
 use tests::harness::{NatsServer, Program, Workspace};
 
-use super::{Cli, PATIENCE, median, peak_of, release};
+use super::{Cli, PATIENCE, median, peak_of, processor_time_of, release};
 
 /// Calls in flight of one collector.
 const CONCURRENCY: usize = 64;
@@ -153,14 +153,8 @@ fn release_path(name: &str) -> Result<std::path::PathBuf> {
     Ok(path)
 }
 
-/// What a process has used of the processor, in seconds: `utime` and `stime` of `/proc/<pid>/stat`.
 fn processor_time(program: &Program) -> Result<f64> {
-    let pid = program.pid().context("the program has ended")?;
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
-    let ticks = |field: usize| fields.get(field).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or(0.0);
-    // Behind the name: state is the first; utime and stime the 12th and 13th; Linux counts 100 a second.
-    Ok((ticks(11) + ticks(12)) / 100.0)
+    processor_time_of(program.pid().context("the program has ended")?)
 }
 
 /// How many items a plain client gets out of the simulator in a second.

@@ -8,6 +8,7 @@
 
 mod clouds;
 mod rules;
+mod stores;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,12 +24,19 @@ const PYTHON: f64 = 6_300.0;
 /// How long one run may take.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+// As the programs have it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Debug, Parser)]
 #[command(about = "Measures whole runs with the release programs beside this one")]
 struct Cli {
     /// Records of a run.
     #[arg(long, default_value_t = 1_000_000)]
     records: u64,
+    /// Documents that stores are given.
+    #[arg(long, default_value_t = 100_000)]
+    documents: usize,
     /// Runs of which the median is taken.
     #[arg(long, default_value_t = 3)]
     runs: usize,
@@ -55,7 +63,8 @@ async fn main() -> Result<()> {
             }
         }
     }
-    clouds::measure(&cli).await
+    clouds::measure(&cli).await?;
+    stores::measure(&cli).await
 }
 
 fn configuration(records: u64, n: u64) -> String {
@@ -156,6 +165,15 @@ fn release(name: &str) -> Result<tests::harness::Launch> {
 
 fn peak_of(program: &Program) -> Result<u64> {
     program.pid().and_then(high_water).context("the program has ended")
+}
+
+/// What a process has used of the processor, in seconds: `utime` and `stime` of `/proc/<pid>/stat`.
+fn processor_time_of(pid: u32) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+    let ticks = |field: usize| fields.get(field).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or(0.0);
+    // Behind the name: state is the first; utime and stime the 12th and 13th; Linux counts 100 a second.
+    Ok((ticks(11) + ticks(12)) / 100.0)
 }
 
 /// The peak resident memory of a process, in KiB.

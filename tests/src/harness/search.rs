@@ -8,29 +8,32 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use reqwest::Method;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tempfile::TempDir;
-use tests::harness::{Program, free_port};
+
+use super::port::free_port;
+use super::process::Program;
 
 const READY: Duration = Duration::from_secs(30);
 
 /// Which server is played.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum SearchKind {
     /// By noida-db: Elasticsearch 8.15. Keeps its documents over a restart.
     Elasticsearch,
     /// By osmem-server: OpenSearch 3.8. In memory only.
     OpenSearch,
 }
 
-/// Both.
-pub const KINDS: [Kind; 2] = [Kind::Elasticsearch, Kind::OpenSearch];
+/// Both imitations.
+pub const SEARCH_KINDS: [SearchKind; 2] = [SearchKind::Elasticsearch, SearchKind::OpenSearch];
 
 /// A running server. Dropping it kills it and deletes its data.
 #[derive(Debug)]
 pub struct SearchServer {
-    kind: Kind,
+    kind: SearchKind,
     program: Program,
     port: u16,
     data: TempDir,
@@ -39,7 +42,10 @@ pub struct SearchServer {
 
 impl SearchServer {
     /// Starts a server and waits until it is ready.
-    pub async fn start(kind: Kind) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When it is not installed, or does not get ready.
+    pub async fn start(kind: SearchKind) -> Result<Self> {
         // reqwest finds no TLS provider by itself. Another test of this process may have installed it already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let port = free_port()?;
@@ -48,16 +54,29 @@ impl SearchServer {
         Ok(Self { kind, program, port, data, http: reqwest::Client::builder().no_proxy().build()? })
     }
 
+    /// Its address.
+    #[must_use]
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// Its port on 127.0.0.1; the same after a restart.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// A client for it.
+    #[must_use]
     pub fn http(&self) -> &reqwest::Client {
         &self.http
     }
 
     /// Stops it as a service manager does (SIGTERM). Killed, noida-db loses what it has confirmed in the last moments,
     /// as the genuine one does not.
+    ///
+    /// # Errors
+    /// When it does not stop in time.
     pub async fn stop(&mut self) -> Result<()> {
         self.program.terminate()?;
         self.program.wait(READY).await?;
@@ -65,12 +84,18 @@ impl SearchServer {
     }
 
     /// Starts it again with its data.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
     pub async fn restart(&mut self) -> Result<()> {
         self.program = launch(self.kind, self.port, self.data.path()).await?;
         Ok(())
     }
 
     /// Asks the server; the status and its JSON.
+    ///
+    /// # Errors
+    /// When it does not answer.
     pub async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(u16, Value)> {
         let request = self.http.request(method, format!("{}/{path}", self.url()));
         let answer = match body {
@@ -82,6 +107,9 @@ impl SearchServer {
     }
 
     /// Asks what has to go well.
+    ///
+    /// # Errors
+    /// When it does not.
     pub async fn must(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
         let (status, answer) = self.ask(method, path, body).await?;
         ensure!((200..300).contains(&status), "{path}: {status} {answer}");
@@ -89,18 +117,27 @@ impl SearchServer {
     }
 
     /// How many documents there are.
+    ///
+    /// # Errors
+    /// When the server does not say.
     pub async fn count(&self, index: &str) -> Result<u64> {
         self.must(Method::POST, &format!("{index}/_refresh"), None).await?;
         self.must(Method::GET, &format!("{index}/_count"), None).await?["count"].as_u64().context("no count")
     }
 
     /// A document.
+    ///
+    /// # Errors
+    /// When the server does not answer.
     pub async fn document(&self, index: &str, id: &str) -> Result<Option<Value>> {
         let (status, answer) = self.ask(Method::GET, &format!("{index}/_doc/{id}"), None).await?;
         Ok((status == 200).then(|| answer["_source"].clone()))
     }
 
     /// The texts of documents, by id, from whichever index.
+    ///
+    /// # Errors
+    /// When the server does not answer.
     pub async fn sources(&self, ids: Vec<String>) -> Result<BTreeMap<String, String>> {
         #[derive(Deserialize)]
         struct Found {
@@ -125,7 +162,7 @@ impl SearchServer {
             let found = self.http.post(url).json(&query).send().await?.error_for_status()?.text().await?;
             for hit in serde_json::from_str::<Found>(&found)?.hits.hits {
                 let mut text = hit.source.get().to_owned();
-                if self.kind == Kind::Elasticsearch {
+                if self.kind == SearchKind::Elasticsearch {
                     // noida-db writes documents anew; the genuine one gives back the text that it was given.
                     text = text
                         .replace("1.2345678901234568e+29", "123456789012345678901234567890")
@@ -137,7 +174,47 @@ impl SearchServer {
         Ok(sources)
     }
 
+    /// All documents that a query finds, with their ids.
+    ///
+    /// # Errors
+    /// When the server does not answer, or otherwise than it should.
+    pub async fn all<T: DeserializeOwned>(&self, index: &str, query: &Value) -> Result<Vec<(String, T)>> {
+        #[derive(Deserialize)]
+        struct Page<T> {
+            #[serde(rename = "_scroll_id")]
+            next: String,
+            hits: Hits<T>,
+        }
+        #[derive(Deserialize)]
+        struct Hits<T> {
+            hits: Vec<Hit<T>>,
+        }
+        #[derive(Deserialize)]
+        struct Hit<T> {
+            #[serde(rename = "_id")]
+            id: String,
+            #[serde(rename = "_source")]
+            source: T,
+        }
+        self.must(Method::POST, &format!("{index}/_refresh"), None).await?;
+        let mut all = Vec::new();
+        let mut asked = (format!("{index}/_search?scroll=5m"), serde_json::json!({"size": 5_000, "query": query}));
+        loop {
+            let url = format!("{}/{}", self.url(), asked.0);
+            let text = self.http.post(url).json(&asked.1).send().await?.error_for_status()?.text().await?;
+            let page: Page<T> = serde_json::from_str(&text)?;
+            if page.hits.hits.is_empty() {
+                return Ok(all);
+            }
+            all.extend(page.hits.hits.into_iter().map(|hit| (hit.id, hit.source)));
+            asked = ("_search/scroll".to_owned(), serde_json::json!({"scroll": "5m", "scroll_id": page.next}));
+        }
+    }
+
     /// How many documents a query finds.
+    ///
+    /// # Errors
+    /// When the server does not say.
     pub async fn find(&self, index: &str, query: Value) -> Result<u64> {
         self.must(Method::POST, &format!("{index}/_refresh"), None).await?;
         let query = serde_json::json!({"query": query, "track_total_hits": true, "size": 0});
@@ -146,12 +223,12 @@ impl SearchServer {
     }
 }
 
-async fn launch(kind: Kind, port: u16, data: &Path) -> Result<Program> {
+async fn launch(kind: SearchKind, port: u16, data: &Path) -> Result<Program> {
     let launch = match kind {
-        Kind::Elasticsearch => Program::at(installed("noida-db")?)
+        SearchKind::Elasticsearch => Program::at(installed("noida-db")?)
             .args(["start", "--only", "elasticsearch", "--elasticsearch-port", &port.to_string(), "--data-dir"])
             .arg(data),
-        Kind::OpenSearch => {
+        SearchKind::OpenSearch => {
             Program::at(installed("osmem-server")?).args(["-no-stdin-watch", "-addr", &format!("127.0.0.1:{port}")])
         }
     };
