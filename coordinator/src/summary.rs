@@ -3,19 +3,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use comfy_table::{Cell, CellAlignment, Table, presets};
+use comfy_table::Table;
 use proto::coverage::{Coverage, State};
 use proto::plan::Plan;
-use proto::run::AuditState;
-use proto::status::Results;
+use proto::run::{AuditState, Cancelled};
+use proto::status::{CoveragePart, Results, Status};
 use proto::subject::{Key, Role, Version};
 
 use serde::{Deserialize, Serialize};
 
 use crate::tally::Tally;
+use crate::terminal::{Colour, Look, cell, number, shown};
+
+/// How many bytes of coverage a message takes: far below what a broker allows, as there are other plugins and reasons.
+const MOST_COVERAGE: usize = 128 * 1024;
 
 /// How many reasons why something is not complete are named.
 const NAMED_GROUPS: usize = 20;
+/// How many sentences alerts are told of what was not read, and of what is unclear: they stand in the run's state.
+const TOLD: usize = 40;
+/// The longest of them, in characters.
+const LONGEST: usize = 300;
 
 /// What an audit's version came to.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,8 +38,32 @@ pub struct AuditReport {
     pub events: Vec<EventReport>,
     /// Per store and alert: documents and outcome.
     pub outputs: Vec<OutputReport>,
+    /// When the run began, in RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<String>,
+    /// When the audit ended, in RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<String>,
+    /// An operator stopped collecting.
+    #[serde(default)]
+    pub stopped: bool,
+    /// An operator cancelled it: what was done until then stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancelled: Option<Cancelled>,
+    /// Frames of records that the clouds announced.
+    #[serde(default)]
+    pub frames: u64,
+    /// Those of them that are known to be evaluated.
+    #[serde(default)]
+    pub evaluated: u64,
+    /// What could not be processed, by plugin.
+    #[serde(default)]
+    pub dead: Vec<DeadReport>,
     /// What is incomplete or failed, in a sentence each.
     pub problems: Vec<String>,
+    /// Mails about the run that could not be sent, in a sentence each: that costs the audit nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mails: Vec<String>,
 }
 
 /// What an audit's version read and what not.
@@ -56,8 +88,24 @@ pub struct CloudReport {
     pub records: u64,
     /// Per scope and resource type.
     pub coverage: Vec<Coverage>,
+    /// How many messages tell the coverage, where it has no room here.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub coverage_parts: u32,
     /// Why it failed as a whole, if it did.
     pub failed: Option<String>,
+}
+
+/// What could not be processed of a plugin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadReport {
+    /// The plugin's role.
+    pub role: Role,
+    /// The plugin.
+    pub plugin: Key,
+    /// How many messages.
+    pub count: u64,
+    /// Why the first of them.
+    pub reason: String,
 }
 
 /// What an event plugin came to.
@@ -104,6 +152,7 @@ impl AuditReport {
             plugin: spec.key.clone(),
             records: tally.records_of(&spec.key),
             coverage: tally.coverage_of(&spec.key),
+            coverage_parts: 0,
             failed: failed(Role::Cloud, &spec.key),
         });
         let events = plan.of_role(Role::Event).map(|spec| EventReport {
@@ -138,10 +187,82 @@ impl AuditReport {
             clouds: clouds.collect(),
             events: events.collect(),
             outputs: outputs.collect(),
+            started: None,
+            ended: None,
+            stopped,
+            cancelled: None,
+            frames: tally.frames(),
+            evaluated: tally.settled(),
+            dead: dead_of(tally),
             problems: Vec::new(),
+            mails: Vec::new(),
         };
         report.problems = report.find_problems(state, tally, stopped);
         report
+    }
+
+    /// The report of what was cancelled, if it was. What is missing then is so for this reason.
+    #[must_use]
+    pub fn cancelled_by(mut self, cancelled: Option<Cancelled>) -> Self {
+        if let Some(Cancelled { by, at }) = &cancelled {
+            self.problems = vec![format!("cancelled by {by} at {at}; what was stored until then stays")];
+        }
+        self.cancelled = cancelled;
+        self
+    }
+
+    /// The report with its times.
+    #[must_use]
+    pub fn between(mut self, started: Option<String>, ended: Option<String>) -> Self {
+        (self.started, self.ended) = (started, ended);
+        self
+    }
+
+    /// What is said at the end of the audit, in order: the report, and before it what of its coverage has no room in
+    /// a message. Each with what makes a repeat a duplicate.
+    ///
+    /// # Errors
+    /// When it cannot be written as JSON.
+    pub fn statuses(&self, at: String) -> serde_json::Result<Vec<(String, Status)>> {
+        let mut report = self.clone();
+        let mut statuses = Vec::new();
+        let coverage: Vec<&[Coverage]> = self.clouds.iter().map(|cloud| &cloud.coverage[..]).collect();
+        let has_room = serde_json::to_vec(&coverage)?.len() <= MOST_COVERAGE;
+        for cloud in report.clouds.iter_mut().filter(|_| !has_room) {
+            for part in parts(std::mem::take(&mut cloud.coverage))? {
+                let number = cloud.coverage_parts;
+                cloud.coverage_parts += 1;
+                let id = format!("coverage:{}:{}:{}:{number}", self.audit, self.version, cloud.plugin);
+                let part = CoveragePart { plugin: cloud.plugin.clone(), part: number, coverage: part };
+                statuses.push((id, Status::Coverage(part)));
+            }
+        }
+        let ended = Status::RunEnded {
+            at,
+            complete: self.is_complete(),
+            problems: self.problems.clone(),
+            report: serde_json::to_value(&report)?,
+        };
+        statuses.push((format!("run_ended:{}:{}", self.audit, self.version), ended));
+        Ok(statuses)
+    }
+
+    /// Records of all clouds.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.clouds.iter().map(|cloud| cloud.records).sum()
+    }
+
+    /// Events of all event plugins.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.events.iter().map(|event| event.results.events).sum()
+    }
+
+    /// Documents of all stores and alerts.
+    #[must_use]
+    pub fn documents(&self) -> u64 {
+        self.outputs.iter().map(|output| output.documents).sum()
     }
 
     /// What was read and what not, for programs.
@@ -156,7 +277,21 @@ impl AuditReport {
         self.problems.is_empty()
     }
 
+    /// What alerts can be told before the run has ended: what could not be read or evaluated, and what rules could not
+    /// judge, in a bounded number of sentences.
+    #[must_use]
+    pub fn so_far(&self, tally: &Tally, stopped: bool) -> (Vec<String>, Vec<String>) {
+        (bounded(self.not_evaluated(tally, stopped)), bounded(self.unclear().collect()))
+    }
+
     fn find_problems(&self, state: &AuditState, tally: &Tally, stopped: bool) -> Vec<String> {
+        let mut problems = self.not_evaluated(tally, stopped);
+        problems.extend(self.not_delivered(state, tally));
+        problems
+    }
+
+    /// What could not be read or evaluated.
+    fn not_evaluated(&self, tally: &Tally, stopped: bool) -> Vec<String> {
         let mut problems = Vec::new();
         if stopped {
             problems.push("collecting was stopped by an operator".to_owned());
@@ -182,6 +317,13 @@ impl AuditReport {
             }
         }
         problems.extend(failed.into_iter().map(|(reason, plugins)| format!("event {}: {reason}", plugins.join(", "))));
+        problems.extend(dead_letters(tally, |role| matches!(role, Role::Cloud | Role::Event)));
+        problems
+    }
+
+    /// What could not be stored, or told.
+    fn not_delivered(&self, state: &AuditState, tally: &Tally) -> Vec<String> {
+        let mut problems = Vec::new();
         for output in self.outputs.iter().filter(|output| !output.left_out) {
             if let Some(reason) = &output.failed {
                 problems.push(format!("{} {}: {reason}", output.role, output.plugin));
@@ -210,22 +352,23 @@ impl AuditReport {
                 _ => {}
             }
         }
-        for ((role, plugin), dead) in tally.dead() {
-            let (count, reason) = (dead.count, &dead.reason);
-            problems.push(format!("{role} {plugin}: {count} messages could not be processed, the first: {reason}"));
-        }
+        problems.extend(dead_letters(tally, |role| matches!(role, Role::Store | Role::Alert)));
         problems
     }
 
     /// The report as text: a table, and what is incomplete below it.
     #[must_use]
-    pub fn render(&self) -> String {
+    pub fn render(&self, look: Look) -> String {
         let mut text = String::new();
-        let outcome = if self.is_complete() { "complete" } else { "INCOMPLETE" };
+        let outcome = match self.is_complete() {
+            true => look.finish(&look.paint(Colour::Good, "complete")),
+            false if self.cancelled.is_some() => look.finish(&look.paint(Colour::Bad, "CANCELLED")),
+            false => look.finish(&look.paint(Colour::Bad, "INCOMPLETE")),
+        };
         // Writing to a string cannot fail.
         let _ = writeln!(text, "Audit {}, version {}: {outcome}", self.audit, self.version);
-        let _ = writeln!(text, "{}", self.table());
-        for problem in &self.problems {
+        text.push_str(&look.text_of(&self.table(look)));
+        for problem in self.problems.iter().chain(&self.mails) {
             let _ = writeln!(text, "  ! {problem}");
         }
         for note in self.clouds.iter().flat_map(notes).chain(self.left_out()).chain(self.unclear()) {
@@ -250,34 +393,41 @@ impl AuditReport {
         })
     }
 
-    fn table(&self) -> Table {
-        let mut table = Table::new();
-        table.load_style(presets::UTF8_BORDERS_ONLY);
-        table.set_header(["role", "plugin", "count", "", "outcome"]);
+    fn table(&self, look: Look) -> Table {
+        let mut table = look.table(&["role", "plugin", "count", "", "outcome"]);
         let mut row = |role: Role, plugin: &Key, count: u64, what: &str, outcome: String| {
-            let count = Cell::new(count).set_alignment(CellAlignment::Right);
-            table.add_row(vec![Cell::new(role), Cell::new(plugin), count, Cell::new(what), Cell::new(outcome)]);
+            table.add_row(vec![
+                cell(role.as_str()),
+                cell(plugin.as_str()),
+                number(count),
+                cell(what),
+                comfy_table::Cell::new(outcome),
+            ]);
         };
+        let failed = || look.paint(Colour::Bad, "failed");
         for cloud in &self.clouds {
             let outcome = match &cloud.failed {
-                Some(_) => "failed".to_owned(),
-                None => coverage_in_words(&cloud.coverage),
+                Some(_) => failed(),
+                None if cloud.coverage.iter().all(|coverage| coverage.state.is_whole()) => {
+                    coverage_in_words(&cloud.coverage)
+                }
+                None => look.paint(Colour::Odd, &coverage_in_words(&cloud.coverage)),
             };
             row(Role::Cloud, &cloud.plugin, cloud.records, "records", outcome);
         }
         for event in &self.events {
             let outcome = match &event.failed {
-                Some(_) => "failed".to_owned(),
+                Some(_) => failed(),
                 None => results_in_words(&event.results),
             };
             row(Role::Event, &event.plugin, event.results.events, "events", outcome);
         }
         for output in &self.outputs {
             let outcome = match (&output.failed, &output.place) {
-                (Some(_), _) if output.left_out => "left out".to_owned(),
-                (Some(_), _) => "failed".to_owned(),
-                (None, Some(place)) => format!("in {place}"),
-                (None, None) => "not delivered".to_owned(),
+                (Some(_), _) if output.left_out => look.paint(Colour::Odd, "left out"),
+                (Some(_), _) => failed(),
+                (None, Some(place)) => shown(&format!("in {place}")),
+                (None, None) => look.paint(Colour::Odd, "not delivered"),
             };
             row(output.role, &output.plugin, output.documents, "documents", outcome);
         }
@@ -285,7 +435,64 @@ impl AuditReport {
     }
 }
 
-fn not_whole(cloud: &CloudReport) -> Vec<String> {
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it so")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// Coverage in pieces that fit into a message each.
+fn parts(coverage: Vec<Coverage>) -> serde_json::Result<Vec<Vec<Coverage>>> {
+    let (mut parts, mut part, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for entry in coverage {
+        let size = serde_json::to_vec(&entry)?.len() + 1;
+        if bytes + size > MOST_COVERAGE && !part.is_empty() {
+            parts.push(std::mem::take(&mut part));
+            bytes = 0;
+        }
+        bytes += size;
+        part.push(entry);
+    }
+    parts.push(part);
+    Ok(parts)
+}
+
+/// The first of many sentences, each cut, and how many more there are.
+fn bounded(mut sentences: Vec<String>) -> Vec<String> {
+    let more = sentences.len().saturating_sub(TOLD);
+    sentences.truncate(TOLD);
+    for sentence in &mut sentences {
+        if let Some((end, _)) = sentence.char_indices().nth(LONGEST) {
+            sentence.truncate(end);
+            sentence.push('…');
+        }
+    }
+    if more > 0 {
+        sentences.push(format!("{more} more; the run's summary names them"));
+    }
+    sentences
+}
+
+/// What could not be processed, in a sentence for each plugin of the roles.
+fn dead_letters(tally: &Tally, wanted: impl Fn(Role) -> bool) -> Vec<String> {
+    let dead = tally.dead().iter().filter(|((role, _), _)| wanted(*role));
+    let lines = dead.map(|((role, plugin), dead)| {
+        let (count, reason) = (dead.count, &dead.reason);
+        format!("{role} {plugin}: {count} messages could not be processed, the first: {reason}")
+    });
+    lines.collect()
+}
+
+fn dead_of(tally: &Tally) -> Vec<DeadReport> {
+    let dead = tally.dead().iter().map(|((role, plugin), dead)| DeadReport {
+        role: *role,
+        plugin: plugin.clone(),
+        count: dead.count,
+        reason: dead.reason.clone(),
+    });
+    dead.collect()
+}
+
+pub(crate) fn not_whole(cloud: &CloudReport) -> Vec<String> {
     in_groups(cloud, |coverage| !coverage.state.is_whole())
 }
 
@@ -368,7 +575,7 @@ mod tests {
     use super::*;
 
     fn cloud(coverage: Vec<Coverage>) -> CloudReport {
-        CloudReport { plugin: Key::new("azure").unwrap(), records: 0, coverage, failed: None }
+        CloudReport { plugin: Key::new("azure").unwrap(), records: 0, coverage, coverage_parts: 0, failed: None }
     }
 
     fn denied(scope: &str, kind: &str) -> Coverage {

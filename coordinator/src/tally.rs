@@ -1,6 +1,6 @@
 //! What the stages have said of an audit's version so far, folded so that a message that comes twice counts once.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use proto::coverage::{Coverage, Fold};
 use proto::status::{Connected, Counts, DeadLetter, Delivered, Failed, Results, Status};
@@ -9,13 +9,17 @@ use proto::unit::{ROOT, UnitEnd};
 
 use crate::checkpoint::Said;
 
+use crate::summary::AuditReport;
+
 /// The fold of an audit version's status messages and dead letters.
 #[derive(Debug, Default)]
 pub struct Tally {
     /// Status messages read.
     pub messages: u64,
-    /// The report of a version that has ended.
-    pub report: Option<serde_json::Value>,
+    /// The report of a version that has ended, as it was told.
+    report: Option<serde_json::Value>,
+    /// What of its coverage was told beside it, by plugin and number.
+    coverage_parts: BTreeMap<(Key, u32), Vec<Coverage>>,
     /// How far logs were read.
     said: Said,
     last_heard: BTreeMap<Stream, u64>,
@@ -33,10 +37,32 @@ pub struct Tally {
 #[derive(Debug, Default)]
 struct CloudTally {
     ended: HashSet<String>,
-    /// Announced children without an end.
-    awaited: HashSet<String>,
+    /// Announced children without an end, and what they read.
+    awaited: HashMap<String, Reading>,
     frames: u64,
     fold: Fold,
+}
+
+/// What a unit reads, for people.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reading {
+    /// The scope; empty for the plugin as a whole.
+    pub scope: String,
+    /// The resource type.
+    pub resource_type: String,
+}
+
+impl Reading {
+    /// Of a child there is its id alone, which begins with the type, and, where its parent has no scope, goes on with
+    /// that of the child.
+    fn of_child(parent: &UnitEnd, child: &str) -> Self {
+        let mut words = child.split('/');
+        let resource_type = words.next().unwrap_or_default().to_owned();
+        let is_relay = child.starts_with(&format!("{}/", parent.unit));
+        let own = words.next().filter(|_| words.next().is_some() && !is_relay);
+        let scope = if parent.scope.is_empty() { own.unwrap_or_default() } else { &parent.scope };
+        Self { scope: scope.to_owned(), resource_type }
+    }
 }
 
 /// What is known of a store or alert that several workers serve.
@@ -73,9 +99,36 @@ impl Tally {
             Status::Failed(failed) => {
                 self.failed.insert((failed.role, failed.plugin.clone()), failed);
             }
+            Status::Coverage(part) => {
+                self.coverage_parts.insert((part.plugin, part.part), part.coverage);
+            }
             Status::RunEnded { report, .. } => self.report = Some(report),
             Status::RunBegun { .. } => {}
         }
+    }
+
+    /// The report of a version that has ended.
+    #[must_use]
+    pub fn ended(&self) -> Option<AuditReport> {
+        let mut report: AuditReport = serde_json::from_value(self.report.clone()?).ok()?;
+        for ((plugin, _), coverage) in &self.coverage_parts {
+            let cloud = report.clouds.iter_mut().find(|cloud| cloud.plugin == *plugin);
+            // A report that has its coverage needs no parts.
+            if let Some(cloud) = cloud.filter(|cloud| cloud.coverage_parts > 0) {
+                cloud.coverage.extend(coverage.iter().cloned());
+            }
+        }
+        for cloud in &mut report.clouds {
+            cloud.coverage_parts = 0;
+        }
+        Some(report)
+    }
+
+    /// Whether the report of a version that has ended is there, and has its coverage elsewhere.
+    #[must_use]
+    pub fn awaits_coverage(&self) -> bool {
+        let parts = self.report.as_ref().and_then(|report| report.get("clouds")?.as_array());
+        parts.is_some_and(|clouds| clouds.iter().any(|cloud| cloud.get("coverage_parts").is_some()))
     }
 
     /// Notes a message that was heard.
@@ -106,7 +159,7 @@ impl Tally {
         cloud.awaited.remove(&end.unit);
         for child in &end.children {
             if !cloud.ended.contains(child) {
-                cloud.awaited.insert(child.clone());
+                cloud.awaited.insert(child.clone(), Reading::of_child(&end, child));
             }
         }
         cloud.frames += end.frames;
@@ -161,6 +214,24 @@ impl Tally {
         self.clouds.values().fold((0, 0), |(ended, awaited), cloud| {
             (ended + cloud.ended.len() as u64, awaited + cloud.awaited.len() as u64)
         })
+    }
+
+    /// Units ended and units awaited of a cloud plugin.
+    #[must_use]
+    pub fn units_of(&self, plugin: &Key) -> (u64, u64) {
+        self.clouds.get(plugin).map_or((0, 0), |cloud| (cloud.ended.len() as u64, cloud.awaited.len() as u64))
+    }
+
+    /// What the awaited units of a cloud plugin read, and how many there are of each, the most first.
+    #[must_use]
+    pub fn left_of(&self, plugin: &Key) -> Vec<(Reading, u64)> {
+        let mut left: BTreeMap<&Reading, u64> = BTreeMap::new();
+        for reading in self.clouds.get(plugin).iter().flat_map(|cloud| cloud.awaited.values()) {
+            *left.entry(reading).or_default() += 1;
+        }
+        let mut left: Vec<_> = left.into_iter().map(|(reading, count)| (reading.clone(), count)).collect();
+        left.sort_by(|one, other| other.1.cmp(&one.1));
+        left
     }
 
     /// Records of all cloud plugins.
@@ -319,6 +390,21 @@ mod tests {
         assert!(!tally.has_collected(&plugin));
         tally.add(end("c", &[]));
         assert!(tally.has_collected(&plugin));
+    }
+
+    #[test]
+    fn what_is_left_is_known_by_scope() {
+        let plugin = Key::new("p").unwrap();
+        let mut tally = Tally::default();
+        tally.add(end(ROOT, &["subscription/p1"]));
+        tally.add(end("subscription/p1", &["nsg/s1/p1", "vm/s1/p1", "nsg/s2/p1", "nsg/s1/r1/p2", "subscription/p1/0"]));
+        tally.add(end("vm/s1/p1", &[]));
+        let left: Vec<_> = tally.left_of(&plugin).into_iter().map(|(r, n)| (r.resource_type, r.scope, n)).collect();
+        assert_eq!(
+            left,
+            [("nsg".into(), "s1".into(), 2), ("subscription".into(), String::new(), 1), ("nsg".into(), "s2".into(), 1)]
+        );
+        assert_eq!(tally.units_of(&plugin), (3, 4));
     }
 
     #[test]

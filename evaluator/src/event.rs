@@ -181,6 +181,10 @@ impl Serialize for Source<'_, '_> {
                 map.serialize_entry(field, value)?;
             }
         }
+        // The event's own type stands in `ext`; whether a run has read the source is known by the source's.
+        if let Some(record_type) = self.0.ext_text("record_type") {
+            map.serialize_entry("record_type", record_type)?;
+        }
         map.end()
     }
 }

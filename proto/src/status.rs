@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::bus::Outgoing;
+use crate::coverage::Coverage;
 pub use crate::letter::{DeadLetter, Retry, bury};
 use crate::subject::{self, Key, Role, Version};
 use crate::unit::UnitEnd;
@@ -30,6 +31,8 @@ pub enum Status {
     Delivered(Delivered),
     /// A plugin failed at run time.
     Failed(Failed),
+    /// A part of what was read and what not, before the end of a version whose report has no room for it.
+    Coverage(CoveragePart),
     /// The audit's version has ended.
     RunEnded {
         /// When, in RFC 3339.
@@ -55,6 +58,7 @@ impl Status {
             Self::Counts(_) => "counts",
             Self::Delivered(_) => "delivered",
             Self::Failed(_) => "failed",
+            Self::Coverage(_) => "coverage",
             Self::RunEnded { .. } => "run_ended",
         }
     }
@@ -66,6 +70,17 @@ impl Status {
     pub fn message(&self, audit: &Key, version: &Version) -> serde_json::Result<Outgoing> {
         Outgoing::json(subject::status(audit, version, self.kind()), self)
     }
+}
+
+/// A part of what a cloud plugin read and what not. It may be said twice: readers keep one per plugin and number.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CoveragePart {
+    /// The cloud plugin.
+    pub plugin: Key,
+    /// The number of the part, from 0.
+    pub part: u32,
+    /// Per scope and resource type.
+    pub coverage: Vec<Coverage>,
 }
 
 /// A worker has connected to a shared store.

@@ -430,6 +430,23 @@ pub fn parse_letter(subject: &str) -> Option<(Key, Version, Role, Key)> {
     Some((audit, version, role, plugin))
 }
 
+/// The audit and version of a status message's subject.
+///
+/// ```
+/// use proto::subject::{self, Key, Version};
+/// let (audit, version) = (Key::new("a.b")?, Version::new("20260131_235959")?);
+/// let parsed = subject::parse_status(&subject::status(&audit, &version, "run_ended"));
+/// assert_eq!(parsed, Some((audit, version)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use]
+pub fn parse_status(subject: &str) -> Option<(Key, Version)> {
+    let mut tokens = subject.strip_prefix("cm.status.")?.split('.');
+    let audit = Key::from_token(tokens.next()?).ok()?;
+    let version = Version::new(tokens.next()?).ok()?;
+    Some((audit, version))
+}
+
 /// The role and plugin of a dead letter's subject.
 #[must_use]
 pub fn parse_dead(subject: &str) -> Option<(Role, Key)> {

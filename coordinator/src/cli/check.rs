@@ -14,7 +14,14 @@ use sink::settings::Settings;
 use super::{INCOMPLETE, USAGE, print};
 use crate::planner::{PlanError, Planner, UserRules};
 
+const EXAMPLES: &str = "\
+Examples:
+  coordinator check                                   the configuration that `run` would use
+  coordinator check -c azure.yaml stores.yaml
+  coordinator check --connect                         also whether the stores can be used, from this host";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct CheckArgs {
     /// Configuration files, instead of the default ones.
     #[arg(short, long, value_name = "FILE", num_args = 0.., action = clap::ArgAction::Append)]

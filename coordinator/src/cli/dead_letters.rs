@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use comfy_table::{Table, presets};
 use proto::bus::{BusError, BusErrorKind, ConsumerId, ConsumerSpec, ReaderSpec, SharedBus};
 use proto::config::Environment;
 use proto::plan::{Plan, PluginSpec, Stage};
@@ -15,6 +14,7 @@ use proto::status::{DeadLetter, Retry};
 use proto::subject::{self, Key, Role, Stream, Version};
 
 use super::{INCOMPLETE, USAGE, print};
+use crate::terminal::{Look, cut};
 
 /// How long the broker may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -23,7 +23,16 @@ const ACK_WAIT: Duration = Duration::from_secs(30);
 /// How much of a reason a list shows, in characters.
 const LONGEST: usize = 120;
 
+const EXAMPLES: &str = "\
+Examples:
+  coordinator dead-letters list --nats nats://127.0.0.1:4222
+  coordinator dead-letters list --run 20260131_235959 --plugin esstore
+  coordinator dead-letters show 17                    the document, as it came
+  coordinator dead-letters retry --all --plugin esstore
+  coordinator dead-letters drop 17 18";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct DeadLettersArgs {
     #[command(subcommand)]
     command: Command,
@@ -202,15 +211,10 @@ async fn each(
 }
 
 async fn list(bus: &SharedBus, which: &Which) -> Result<ExitCode, BusError> {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_BORDERS_ONLY);
-    table.set_header(["number", "audit", "run", "role", "plugin", "bytes", "reason"]);
+    let look = Look::of_stdout();
+    let mut table = look.table(&["number", "audit", "run", "role", "plugin", "bytes", "reason"]);
     each(bus, which, async |found| {
         let letter = &found.letter;
-        let mut reason: String = letter.reason.chars().filter(|c| !c.is_control()).take(LONGEST).collect();
-        if reason.len() < letter.reason.len() {
-            reason.push('…');
-        }
         table.add_row([
             found.number.to_string(),
             found.audit.to_string(),
@@ -218,7 +222,7 @@ async fn list(bus: &SharedBus, which: &Which) -> Result<ExitCode, BusError> {
             found.role.to_string(),
             found.plugin.to_string(),
             letter.bytes.to_string(),
-            reason,
+            cut(&letter.reason, LONGEST),
         ]);
         Ok(())
     })
@@ -226,7 +230,7 @@ async fn list(bus: &SharedBus, which: &Which) -> Result<ExitCode, BusError> {
     if table.is_empty() {
         eprintln!("there are no dead letters");
     } else {
-        print(&format!("{table}\n"));
+        print(&look.text_of(&table));
     }
     Ok(ExitCode::SUCCESS)
 }

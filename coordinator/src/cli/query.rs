@@ -5,17 +5,24 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use comfy_table::{Table, presets};
 use proto::config::Environment;
 use serde_json::{Map, Value};
 use sink::stores::sqlite::{Cell, QueryError, default_path, query};
 
 use super::{INCOMPLETE, USAGE};
+use crate::terminal::{self, Look};
 
 /// How many characters of a value a table shows.
 const LONGEST: usize = 200;
 
+const EXAMPLES: &str = "\
+Examples:
+  coordinator query \"SELECT record_type, count(*) FROM documents GROUP BY 1\"
+  coordinator query \"SELECT reference FROM virtual_machine WHERE account = '…'\" --format csv
+  coordinator query --db inventory.db \"SELECT com FROM nsg LIMIT 3\" --format json";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct QueryArgs {
     /// What to read: the table `documents`, or a view named after a record type.
     #[arg(value_name = "SQL")]
@@ -70,16 +77,20 @@ fn print(path: &Path, sql: &str, format: Format) -> Result<(), QueryError> {
 }
 
 fn table(path: &Path, sql: &str, out: &mut impl Write) -> Result<(), QueryError> {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_BORDERS_ONLY);
+    let look = Look::of_stdout();
+    let mut table = look.table(&[]);
     query(path, sql, |columns, row| {
         match row {
-            None => table.set_header(columns),
-            Some(row) => table.add_row(row.iter().map(|cell| cut(text(cell).unwrap_or_default()))),
+            None => {
+                let names: Vec<&str> = columns.iter().map(String::as_str).collect();
+                table = look.table(&names);
+                &mut table
+            }
+            Some(row) => table.add_row(row.iter().map(|cell| terminal::cut(&text(cell).unwrap_or_default(), LONGEST))),
         };
         Ok(())
     })?;
-    Ok(writeln!(out, "{table}")?)
+    Ok(out.write_all(look.text_of(&table).as_bytes())?)
 }
 
 fn json(path: &Path, sql: &str, out: &mut impl Write) -> Result<(), QueryError> {
@@ -127,13 +138,4 @@ fn value(cell: &Cell) -> Value {
         Cell::Real(number) => (*number).into(),
         Cell::Text(_) | Cell::Bytes(_) => text(cell).into(),
     }
-}
-
-fn cut(text: String) -> String {
-    // Control characters would act on the terminal.
-    let mut shown: String = text.chars().take(LONGEST).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if shown.len() < text.len() {
-        shown.push('…');
-    }
-    shown
 }

@@ -12,10 +12,11 @@ mod test;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use comfy_table::{Cell, ContentArrangement, Table, presets};
+use comfy_table::{Cell, Table};
 use serde::Serialize;
 
 use super::{INCOMPLETE, USAGE, print};
+use crate::terminal::Look;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -90,15 +91,8 @@ fn print_json(value: &impl Serialize) -> Done {
 }
 
 /// A table as wide as the terminal; elsewhere each row is one line.
-fn table() -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_BORDERS_ONLY);
-    if let Ok(size) = rustix::termios::tcgetwinsize(std::io::stdout())
-        && size.ws_col > 0
-    {
-        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(size.ws_col);
-    }
-    table
+fn table(header: &[&str]) -> Table {
+    Look::of_stdout().table(header)
 }
 
 /// A text of a record, as a person may see it: control characters would act on the terminal.

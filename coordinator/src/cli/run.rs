@@ -6,30 +6,48 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use proto::bus::SharedBus;
+use proto::bus::memory::{MemoryBus, MemoryOptions};
 use proto::bus::nats::NatsOptions;
-use proto::config::secret::has_reference;
+use proto::bus::{BusErrorKind, SharedBus};
+use proto::config::secret::{Expander, has_reference};
 use proto::config::{Config, Environment};
-use proto::service::args::BusArgs;
+use proto::plan::Stage;
+use proto::service::args::{BusArgs, ObserveArgs};
 use proto::service::logging::{self, Logging};
-use proto::service::{connect, shutdown};
+use proto::service::{Observed, connect, shutdown, worker_name};
 use proto::subject::Version;
 use tokio_util::sync::CancellationToken;
 
 use super::{INCOMPLETE, USAGE, check, print};
+use crate::daemon::{self, Daemon};
 use crate::embedded::Embedded;
 use crate::history::History;
+use crate::mail::Mails;
 use crate::planner::Planner;
 use crate::progress::Progress;
-use crate::run::{Leader, Options, RunError};
+use crate::run::{Leader, Options, RunError, TAKE_OVER_PATIENCE};
+use crate::schedule::Schedule;
 use crate::summary::AuditReport;
+use crate::terminal::Look;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  coordinator run --now                               the audits under `run:`, once, in this process
+  coordinator run --now --audit mockaudit --json      one of them; its report for programs
+  coordinator run --now --nats nats://127.0.0.1:4222  over a broker, with the workers that are there
+  coordinator run --resume 20260131_235959            a run whose coordinator died
+
+Exit codes: 0 complete, 2 bad usage or configuration, 3 ended, but something is incomplete or failed.";
 
 /// The options of a run.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Run the audits now.
+    /// Run the audits now, once. Without it, they run at the turns of their schedules, until this is stopped.
     #[arg(short, long)]
     now: bool,
+    /// Only begin the run, and print its version: a coordinator that waits for turns at the broker leads it.
+    #[arg(long, requires = "now", conflicts_with = "coverage")]
+    detach: bool,
     /// The audits to run, instead of those under `run:`.
     #[arg(long, value_name = "KEY", num_args = 1.., action = clap::ArgAction::Append)]
     audit: Vec<String>,
@@ -45,9 +63,14 @@ pub struct RunArgs {
     /// A file that takes the coverage as JSON: what was read of each scope and resource type, and what not.
     #[arg(long, value_name = "FILE")]
     coverage: Option<std::path::PathBuf>,
+    /// Print the reports as JSON: a list with an object for each audit.
+    #[arg(long, requires = "now", conflicts_with = "detach")]
+    json: bool,
     /// A file to log to, instead of the configuration's.
     #[arg(long, value_name = "FILE")]
     log_file: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    observe: ObserveArgs,
     #[command(flatten)]
     bus: BusArgs,
 }
@@ -69,13 +92,6 @@ pub(super) fn main(args: &RunArgs) -> ExitCode {
     let Some((config, rules)) = check::read(args.bus.config.as_deref(), &args.audit, &environment) else {
         return ExitCode::from(USAGE);
     };
-    if !args.now && args.resume.is_none() {
-        eprintln!(
-            "error: running by schedule is not a part of this version; \
-             `coordinator run --now` runs the audits once, now"
-        );
-        return ExitCode::from(USAGE);
-    }
     let nats = match connect::of_config(args.bus.nats.as_deref(), &config, &environment) {
         Ok(nats) => nats,
         Err(reason) => return usage(&reason),
@@ -83,8 +99,22 @@ pub(super) fn main(args: &RunArgs) -> ExitCode {
     if nats.is_none() && args.resume.is_some() {
         return usage("there is nothing to resume without a broker: name it with --nats URL");
     }
+    if nats.is_none() && args.detach {
+        return usage("a run in this process ends with it: name a broker with --nats URL to detach from one");
+    }
+    let is_by_schedule = !args.now && args.resume.is_none();
+    if is_by_schedule && args.coverage.is_some() {
+        return usage("--coverage is of one run: give it with --now");
+    }
+    let schedules = match Schedule::of_config(&config) {
+        Ok(schedules) => schedules,
+        Err(reason) => return usage(&reason),
+    };
+    if is_by_schedule && schedules.is_empty() {
+        return usage("no audit is listed under `run:`, so none has a turn to wait for");
+    }
     let planner = match Planner::new(&config, &rules) {
-        Ok(planner) => planner,
+        Ok(planner) => Arc::new(planner),
         Err(reasons) => {
             for reason in reasons {
                 eprintln!("error: {reason}");
@@ -92,19 +122,29 @@ pub(super) fn main(args: &RunArgs) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    if config.email.is_some() {
-        eprintln!("warning: email: this version sends no mails about audits");
-    }
+    let mails = Mails::new(config.email.as_ref(), &Expander::of_everything(environment.clone())).for_ever();
     begin_logging(args, &config, &environment);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failure(&format!("cannot start: {error}")),
     };
     let ended = runtime.block_on(async {
-        match nats {
-            Some(nats) => over_nats(args, nats, &config, &planner).await,
-            None => in_this_process(args, &planner).await,
+        let (stage, name) = (Stage::Coordinator, worker_name(Stage::Coordinator));
+        let observed = Observed::begin(&args.observe, stage, &name, &environment, &CancellationToken::new()).await;
+        let observed = match observed {
+            Ok(observed) => observed,
+            Err(reason) => return usage(&reason),
+        };
+        if nats.is_none() {
+            observed.is_alone();
         }
+        let ended = match nats {
+            Some(nats) => over_nats(args, nats, &config, &planner, schedules, mails, &observed).await,
+            None if is_by_schedule => wait_in_this_process(args, planner, schedules, mails).await,
+            None => in_this_process(args, &planner, mails).await,
+        };
+        observed.end().await;
+        ended
     });
     // What still blocks a thread is not waited for.
     runtime.shutdown_background();
@@ -129,7 +169,40 @@ fn begin_logging(args: &RunArgs, config: &Config, environment: &Environment) {
     }
 }
 
-async fn in_this_process(args: &RunArgs, planner: &Planner) -> ExitCode {
+/// How runs in this process are led.
+fn options_of_this_process(args: &RunArgs, mails: &'static Mails) -> Options {
+    Options {
+        wait_workers: args.wait_workers,
+        ack_wait: Duration::from_secs(60),
+        poll: Duration::from_millis(20),
+        embedded: true,
+        mails,
+    }
+}
+
+/// Runs by schedule, without a broker.
+async fn wait_in_this_process(
+    args: &RunArgs,
+    planner: Arc<Planner>,
+    schedules: Vec<Schedule>,
+    mails: &'static Mails,
+) -> ExitCode {
+    let stop = match shutdown::on_signals("stopping: what was read is finished") {
+        Ok(stop) => stop,
+        Err(error) => return failure(&format!("cannot receive signals: {error}")),
+    };
+    let state = match MemoryBus::open(MemoryOptions::default(), &Environment::of_process().state_dir()) {
+        Ok(bus) => Arc::new(bus),
+        Err(error) => return failure(&error.to_string()),
+    };
+    let daemon = Daemon { planner, schedules, options: options_of_this_process(args, mails) };
+    match daemon.in_this_process(state, args.concurrency, stop).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure(&error.to_string()),
+    }
+}
+
+async fn in_this_process(args: &RunArgs, planner: &Planner, mails: &'static Mails) -> ExitCode {
     let stop = match shutdown::on_signals("stopping: what was read is finished") {
         Ok(stop) => stop,
         Err(error) => return failure(&format!("cannot receive signals: {error}")),
@@ -137,21 +210,22 @@ async fn in_this_process(args: &RunArgs, planner: &Planner) -> ExitCode {
     let plans: Vec<_> =
         planner.audits().iter().map(|audit| planner.plan(audit, &Version::at(jiff::Timestamp::now()))).collect();
     let embedded = Embedded::start(&plans, args.concurrency);
-    let mut history = History::of_host(&Environment::of_process());
-    history.tell(&embedded.bus).await;
-    let options = Options {
-        wait_workers: args.wait_workers,
-        ack_wait: Duration::from_secs(60),
-        poll: Duration::from_millis(20),
-        embedded: true,
-    };
+    History::of_host(&Environment::of_process()).tell(&embedded.bus).await;
+    let options = options_of_this_process(args, mails);
     let ended = begin(Arc::clone(&embedded.bus), options, planner, stop, args).await;
-    history.write(&embedded.bus).await;
     embedded.stop().await;
     ended
 }
 
-async fn over_nats(args: &RunArgs, nats: NatsOptions, config: &Config, planner: &Planner) -> ExitCode {
+async fn over_nats(
+    args: &RunArgs,
+    nats: NatsOptions,
+    config: &Config,
+    planner: &Arc<Planner>,
+    schedules: Vec<Schedule>,
+    mails: &'static Mails,
+    observed: &Observed,
+) -> ExitCode {
     let stop = match shutdown::on_signals("detaching: the workers go on") {
         Ok(stop) => stop,
         Err(error) => return failure(&format!("cannot receive signals: {error}")),
@@ -161,7 +235,7 @@ async fn over_nats(args: &RunArgs, nats: NatsOptions, config: &Config, planner: 
         connected = connect::nats(nats, None) => connected,
     };
     let bus = match connected {
-        Ok(bus) => bus,
+        Ok(bus) => observed.watch(bus),
         Err(error) => return usage(&error.to_string()),
     };
     let options = Options {
@@ -169,17 +243,60 @@ async fn over_nats(args: &RunArgs, nats: NatsOptions, config: &Config, planner: 
         ack_wait: connect::ack_wait(config),
         poll: Duration::from_millis(100),
         embedded: false,
+        mails,
     };
     for warning in open_secrets(planner) {
         eprintln!("warning: {warning}");
     }
     match &args.resume {
-        None => begin(bus, options, planner, stop, args).await,
+        None if args.detach => detach(bus, options, planner).await,
+        None if args.now => begin(bus, options, planner, stop, args).await,
+        None => {
+            let daemon = Daemon { planner: Arc::clone(planner), schedules, options };
+            match daemon.over_nats(bus, stop).await {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => failure(&error.to_string()),
+            }
+        }
         Some(version) => {
-            let leader = Leader::resume(bus, options, version, Arc::new(Progress::to_stderr())).await;
-            lead(leader, stop, args).await
+            let (progress, its) = (Arc::new(Progress::to_stderr()), Arc::clone(&bus));
+            let leader = Leader::resume(its, options, version, TAKE_OVER_PATIENCE, |_, _| None, progress).await;
+            lead(bus, leader, stop, args).await
         }
     }
+}
+
+/// Begins a run and leaves it to a coordinator that waits for turns at the broker.
+async fn detach(bus: SharedBus, options: Options, planner: &Planner) -> ExitCode {
+    match daemon::alive(&bus).await {
+        Ok(alive) if alive.is_empty() => {
+            return usage(
+                "nobody would lead the run: no coordinator waits for turns at this broker; start one                  (`coordinator run`), or run without --detach",
+            );
+        }
+        Ok(_) => {}
+        // A broker without anything has no coordinator either.
+        Err(error) if error.kind() == BusErrorKind::NotFound => {
+            return usage("nobody would lead the run: no coordinator has ever been at this broker");
+        }
+        Err(error) => return failure(&error.to_string()),
+    }
+    let plan = |audit: &_, version: &_| planner.plan(audit, version);
+    let begun = Leader::begin(bus, options, planner.audits(), plan, Arc::new(Progress::to_stderr())).await;
+    let left = match begun {
+        Ok(leader) => leader.leave().await,
+        Err(error) => Err(error),
+    };
+    match left {
+        Ok(version) => print(&format!("{version}\n")),
+        Err(error) => failure(&error.to_string()),
+    }
+}
+
+/// Who leads a run on from which its leader has been detached, if anybody does.
+async fn successor(bus: &SharedBus) -> Option<String> {
+    let alive = tokio::time::timeout(Duration::from_secs(5), daemon::alive(bus)).await.ok()?.ok()?;
+    alive.into_iter().next().map(|worker| worker.name)
 }
 
 /// Parameters that hold a secret, in all plugins.
@@ -215,7 +332,7 @@ async fn begin(
 ) -> ExitCode {
     let progress = Arc::new(Progress::to_stderr());
     let plan = |audit: &_, version: &_| planner.plan(audit, version);
-    let leader = Leader::begin(bus, options, planner.audits(), plan, progress).await;
+    let leader = Leader::begin(Arc::clone(&bus), options, planner.audits(), plan, progress).await;
     if let Ok(leader) = &leader
         && !options.embedded
     {
@@ -223,10 +340,10 @@ async fn begin(
         let version = leader.version();
         eprintln!("run {version}; if this coordinator dies: coordinator run --resume {version}");
     }
-    lead(leader, stop, args).await
+    lead(bus, leader, stop, args).await
 }
 
-async fn lead(leader: Result<Leader, RunError>, stop: CancellationToken, args: &RunArgs) -> ExitCode {
+async fn lead(bus: SharedBus, leader: Result<Leader, RunError>, stop: CancellationToken, args: &RunArgs) -> ExitCode {
     let led = match leader {
         Ok(leader) => {
             tracing::info!(version = %leader.version(), "the run begins");
@@ -238,6 +355,15 @@ async fn lead(leader: Result<Leader, RunError>, stop: CancellationToken, args: &
     };
     match led {
         (_, Ok(reports)) => conclude(&reports, args),
+        (version, Err(RunError::Detached(_))) => match successor(&bus).await {
+            Some(successor) => failure(&format!(
+                "detached from the run {version}: {successor} sees it through\nto end it: coordinator cancel {version}"
+            )),
+            None => failure(&format!(
+                "{}\nto see the run through: coordinator run --resume {version}",
+                RunError::Detached(version.clone())
+            )),
+        },
         (version, Err(error)) => {
             failure(&format!("{error}\nto see the run through: coordinator run --resume {version}"))
         }
@@ -246,15 +372,27 @@ async fn lead(leader: Result<Leader, RunError>, stop: CancellationToken, args: &
 
 fn conclude(reports: &[AuditReport], args: &RunArgs) -> ExitCode {
     let written = args.coverage.as_deref().map_or(Ok(()), |file| write_coverage(reports, file));
-    let text: Vec<String> = reports.iter().map(AuditReport::render).collect();
-    let printed = print(&text.join("\n"));
+    let printed = match text_of(reports, args.json) {
+        Ok(text) => print(&text),
+        Err(reason) => return failure(&reason),
+    };
     if let Err(reason) = written {
         return failure(&reason);
     }
-    if !reports.iter().all(AuditReport::is_complete) {
+    if !reports.iter().all(|report| report.is_complete() && report.mails.is_empty()) {
         return ExitCode::from(INCOMPLETE);
     }
     printed
+}
+
+fn text_of(reports: &[AuditReport], json: bool) -> Result<String, String> {
+    if json {
+        let text = serde_json::to_string_pretty(reports).map_err(|error| format!("cannot write JSON: {error}"))?;
+        return Ok(format!("{text}\n"));
+    }
+    let look = Look::of_stdout();
+    let text: Vec<String> = reports.iter().map(|report| report.render(look)).collect();
+    Ok(text.join("\n"))
 }
 
 /// Writes what was read and what not: a list with an object for each audit.

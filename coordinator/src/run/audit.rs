@@ -8,9 +8,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use proto::bus::{Bucket, BusError, BusErrorKind, ConsumerId, ConsumerSpec, ConsumerState, ReaderSpec};
 use proto::checkpoint::Checkpoints;
+use proto::coverage::State;
+use proto::findings;
 use proto::plan::{Plan, PluginSpec, Stage};
 use proto::run::{AuditState, FailedPart, MAX_RUN, Phase, RunState};
+use proto::service::metrics::{self, RunOutcome};
 use proto::service::presence;
+use proto::service::trace::{self, Span, SpanContext};
 use proto::status::{DeadLetter, Status};
 use proto::subject::{self, Key, Role, Stream, Version};
 use proto::unit::Unit;
@@ -87,12 +91,18 @@ impl AuditRun {
                 if let Err(error) = self.clean_up().await {
                     tracing::warn!(audit = %self.plan.audit, %error, "the broker keeps what it could forget");
                 }
-                let told = self.tally().report.clone();
+                let told = self.tally().ended();
                 // The counts of an ended version are forgotten; its report is not.
-                return match told.map(serde_json::from_value) {
-                    Some(Ok(report)) => Ok(report),
-                    _ => Ok(self.report(&state).await),
+                let started = self.leader.started().await;
+                let report = match told {
+                    Some(report) => report,
+                    None => {
+                        let started = started.map(|started| started.to_string());
+                        self.report(&state).await.between(started, state.ended)
+                    }
                 };
+                self.tell_operators(&report, started);
+                return Ok(report);
             }
             let stepped = match self.step(state).await {
                 Ok(stepped) => stepped,
@@ -122,7 +132,7 @@ impl AuditRun {
         };
         loop {
             let begun = match self.state().await.phase {
-                Phase::Planned => self.prepare().await,
+                Phase::Planned if self.leader.cancelled().await.is_none() => self.prepare().await,
                 _ => self.catch_up().await,
             };
             match begun {
@@ -285,13 +295,29 @@ impl AuditRun {
             let root = Unit::root(&self.plan.audit, &self.plan.version, &spec.key, pool);
             let checkpoints = Checkpoints::fetch(&*self.leader.bus, &self.plan.audit, &spec.key).await?;
             let root = Unit { task: checkpoints.task(), ..root };
-            self.leader.bus.publish(root.message().map_err(BusError::json)?).await?;
+            let mut message = root.message().map_err(BusError::json)?;
+            if trace::is_on() {
+                let run = SpanContext::of_run(&self.plan.audit, &self.plan.version);
+                run.mark_unit(&mut message, self.plan.clouds.len());
+            }
+            self.leader.bus.publish(message).await?;
         }
         Ok(())
     }
 
+    /// Ends the audit as it is: no unit of it is worked on any more, and nobody waits for anything.
+    async fn cancel(&self) -> Result<bool, RunError> {
+        let (audit, version) = (&self.plan.audit, &self.plan.version);
+        self.leader.bus.purge(Stream::Units, &subject::units_of(audit, version), None).await?;
+        self.advance(Phase::Finishing, |state| state.cancelled = true).await?;
+        Ok(true)
+    }
+
     /// Does what can be done now; true when something was.
     async fn step(&mut self, state: AuditState) -> Result<bool, RunError> {
+        if state.phase < Phase::Finishing && self.leader.cancelled().await.is_some() {
+            return self.cancel().await;
+        }
         self.heed_failures(&state).await?;
         if self.looked.is_none_or(|looked| looked.elapsed() >= self.look_every()) {
             self.looked = Some(Instant::now());
@@ -392,7 +418,15 @@ impl AuditRun {
         } else {
             None
         };
-        self.advance(Phase::DrainingAlerts, |state| (state.events_end, state.events) = (Some(end), events)).await?;
+        // Alerts say what was not read: dead letters are part of that.
+        self.hear_all(Stream::Dead, &subject::dead_of(&self.plan.audit, &self.plan.version)).await?;
+        let stopped = self.leader.is_stopping().await;
+        let (gaps, unclear) = self.report(state).await.so_far(&self.tally(), stopped);
+        self.advance(Phase::DrainingAlerts, |state| {
+            (state.events_end, state.events) = (Some(end), events);
+            (state.gaps, state.unclear) = (gaps, unclear);
+        })
+        .await?;
         Ok(true)
     }
 
@@ -523,20 +557,28 @@ impl AuditRun {
     async fn finish(&self, state: &AuditState) -> Result<bool, RunError> {
         self.catch_up().await?;
         self.hear_all(Stream::Dead, &subject::dead_of(&self.plan.audit, &self.plan.version)).await?;
-        let report = self.report(state).await;
-        let ended = Status::RunEnded {
-            at: Timestamp::now().to_string(),
-            complete: report.is_complete(),
-            problems: report.problems.clone(),
-            report: serde_json::to_value(&report).map_err(BusError::json)?,
-        };
-        self.say(&ended).await?;
+        let at = Timestamp::now().to_string();
+        let started = self.leader.started().await.map(|started| started.to_string());
+        let report = self.report(state).await.between(started, Some(at.clone()));
+        for (id, status) in report.statuses(at.clone()).map_err(BusError::json)? {
+            let message = status.message(&self.plan.audit, &self.plan.version).map_err(BusError::json)?.with_id(id);
+            self.leader.bus.publish(message).await?;
+        }
         let complete = report.is_complete();
         let said = self.tally().said().clone();
         checkpoint::end(&*self.leader.bus, &self.plan, state, &said).await?;
         let complete_versions = if complete { self.complete_versions().await? } else { Vec::new() };
+        if complete
+            && let Err(error) = findings::complete(&*self.leader.bus, &self.plan.audit, &self.plan.version).await
+        {
+            if error.is_transient() {
+                return Err(error.into());
+            }
+            tracing::error!(audit = %self.plan.audit, %error, "what is new in the next version will not be known");
+        }
         let end = |state: &mut AuditState| {
             state.complete = Some(complete);
+            state.ended = Some(at);
             state.complete_versions = complete_versions;
         };
         self.advance(Phase::Ended, end).await?;
@@ -572,6 +614,7 @@ impl AuditRun {
         bus.purge(Stream::Records, &subject::records_of(audit, version), None).await?;
         bus.purge(Stream::Units, &subject::units_of(audit, version), None).await?;
         bus.purge(Stream::Status, &subject::status(audit, version, "counts"), None).await?;
+        findings::forget(&**bus, audit, version).await?;
         for stage in [Stage::Collector, Stage::Evaluator, Stage::Sink, Stage::Alerter] {
             Plan::remove(&**bus, audit, version, stage).await?;
         }
@@ -779,6 +822,9 @@ impl AuditRun {
     fn report_progress(&self, state: &AuditState) {
         let tally = self.tally();
         let (ended, awaited) = tally.units();
+        if state.phase != Phase::Ended {
+            metrics::run_progress(&self.plan.audit, ended, awaited);
+        }
         self.leader.progress.update(
             &self.plan.audit,
             Snapshot {
@@ -792,9 +838,25 @@ impl AuditRun {
         );
     }
 
+    /// Tells those who operate this coordinator that the run is over.
+    fn tell_operators(&self, report: &AuditReport, started: Option<Timestamp>) {
+        let took = started.and_then(|started| Duration::try_from(Timestamp::now() - started).ok());
+        let took = took.unwrap_or_default();
+        let complete = report.is_complete();
+        let coverage = report.clouds.iter().flat_map(|cloud| &cloud.coverage);
+        let gaps = coverage.filter(|coverage| coverage.state != State::Complete).count() as u64;
+        metrics::run_ended(&self.plan.audit, &RunOutcome { complete, took, gaps });
+        let mut span = Span::of_run(&self.plan.audit, &self.plan.version, took);
+        span.set("cloudmarker.coverage_gaps", gaps);
+        if !complete {
+            span.fail("the run is incomplete");
+        }
+    }
+
     async fn report(&self, state: &AuditState) -> AuditReport {
         let stopped = self.leader.is_stopping().await;
-        AuditReport::new(&self.plan, state, &self.tally(), stopped)
+        let cancelled = self.leader.cancelled().await.filter(|_| state.cancelled);
+        AuditReport::new(&self.plan, state, &self.tally(), stopped).cancelled_by(cancelled)
     }
 }
 

@@ -242,8 +242,7 @@ fn in_words(explanation: &Explanation<'_>) -> String {
     let mut text = shown(&format!("{} of {}: {}{because}", explanation.rule, explanation.resource, explanation.result));
     text.push('\n');
     if !explanation.parts.is_empty() {
-        let mut table = table();
-        table.set_header(["", "expression", "value"]);
+        let mut table = table(&["", "expression", "value"]);
         let mut before = "";
         for part in &explanation.parts {
             let key = if part.key == before && part.depth > 0 { "" } else { &part.key };

@@ -70,8 +70,7 @@ pub(super) fn main(args: &ListArgs) -> Done {
         eprintln!("no rule is all of that");
         return Ok(ExitCode::SUCCESS);
     }
-    let mut table = table();
-    table.set_header(["id", "severity", "cloud", "service", "title", "class"]);
+    let mut table = table(&["id", "severity", "cloud", "service", "title", "class"]);
     // An id is there to be copied.
     if let Some(id) = table.column_mut(0) {
         id.set_constraint(ColumnConstraint::ContentWidth);

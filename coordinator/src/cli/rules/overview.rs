@@ -216,8 +216,7 @@ impl Overview {
         let events = counted_long(self.events, "event");
         let looked = self.records - self.not_applicable;
         let mut text = format!("{of}: {looked} looked at, {pass} pass, {fail} fail ({events}), {unknown} unknown\n");
-        let mut by_account = table();
-        by_account.set_header(["account", "pass", "fail", "unknown", "such as"]);
+        let mut by_account = table(&["account", "pass", "fail", "unknown", "such as"]);
         for account in self.accounts.iter().take(SHOWN_ACCOUNTS) {
             let Counts { pass, fail, unknown, sample } = &account.counts;
             let number = |count: &u64| Cell::new(count).set_alignment(CellAlignment::Right);

@@ -163,8 +163,7 @@ fn in_words(rule: &Rule, shown: &Shown<'_>) -> String {
         }
     }
     if !shown.params.is_empty() {
-        let mut table = table();
-        table.set_header(["parameter", "type", "default", ""]);
+        let mut table = table(&["parameter", "type", "default", ""]);
         for param in &shown.params {
             let default = if param.default.is_null() { "none".to_owned() } else { param.default.to_string() };
             table.add_row([param.name, &param.kind, &default, &about(param)].map(Cell::new));
@@ -172,8 +171,7 @@ fn in_words(rule: &Rule, shown: &Shown<'_>) -> String {
         let _ = writeln!(text, "\n{table}");
     }
     if !shown.controls.is_empty() {
-        let mut table = table();
-        table.set_header(["benchmark", "controls"]);
+        let mut table = table(&["benchmark", "controls"]);
         for (benchmark, controls) in &shown.controls {
             table.add_row([benchmark.as_str(), &controls.join(", ")].map(Cell::new));
         }
