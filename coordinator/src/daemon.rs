@@ -75,7 +75,12 @@ impl Daemon {
     ///
     /// # Errors
     /// When this host cannot keep what is known of turns.
-    pub async fn in_this_process(self, bus: SharedBus, units_at_once: usize, stop: CancellationToken) -> Result<(), RunError> {
+    pub async fn in_this_process(
+        self,
+        bus: SharedBus,
+        units_at_once: usize,
+        stop: CancellationToken,
+    ) -> Result<(), RunError> {
         let mut scheduler = Scheduler::new(self.schedules, bus, Timestamp::now());
         let mut runs = OwnRuns::new(self.planner, self.options, units_at_once, stop.clone());
         scheduler.announce(Timestamp::now());
@@ -179,7 +184,9 @@ async fn leader(bus: &SharedBus) -> String {
     let holder = bus.kv_get(Bucket::Leases, LEASE).await.ok().flatten();
     let holder = holder.map(|entry| String::from_utf8_lossy(&entry.value).into_owned());
     // Behind the name stands what tells two of one name apart.
-    holder.and_then(|holder| holder.split(' ').next().map(str::to_owned)).unwrap_or_else(|| "another coordinator".to_owned())
+    holder
+        .and_then(|holder| holder.split(' ').next().map(str::to_owned))
+        .unwrap_or_else(|| "another coordinator".to_owned())
 }
 
 /// How long nothing needs to be done: until the next turn, or until it is looked again.

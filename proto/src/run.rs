@@ -193,6 +193,11 @@ impl RunState {
         }
     }
 
+    /// The audits that have not ended.
+    pub fn unended(&self) -> impl Iterator<Item = &Key> {
+        self.audits.iter().filter(|(_, audit)| audit.phase != Phase::Ended).map(|(audit, _)| audit)
+    }
+
     /// Whether all its audits have ended.
     #[must_use]
     pub fn is_ended(&self) -> bool {

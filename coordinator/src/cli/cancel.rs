@@ -15,6 +15,7 @@ use proto::subject::Version;
 use tokio_util::sync::CancellationToken;
 
 use super::{INCOMPLETE, USAGE};
+use crate::mail::Mails;
 use crate::progress::Progress;
 use crate::run::{Leader, Options, RunError, is_led, state_of_run};
 
@@ -25,7 +26,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How often it is looked whether the run has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
+const EXAMPLES: &str = "\
+Examples:
+  coordinator cancel 20260131_235959 --nats nats://127.0.0.1:4222
+
+`coordinator runs` lists the runs and their versions.";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct CancelArgs {
     /// The run.
     #[arg(value_name = "VERSION", value_parser = |text: &str| Version::new(text))]
@@ -124,6 +132,7 @@ async fn end(bus: &SharedBus, version: &Version) -> Result<(), RunError> {
         ack_wait: Duration::from_secs(30),
         poll: Duration::from_millis(100),
         embedded: false,
+        mails: Mails::none(),
     };
     let progress = Arc::new(Progress::to_stderr());
     let leader = Leader::resume(Arc::clone(bus), options, version, Duration::ZERO, |_, _| None, progress).await;

@@ -13,7 +13,14 @@ use super::{USAGE, check, print};
 use crate::schedule::{Schedule, upcoming};
 use crate::terminal::{Look, cell, span};
 
+const EXAMPLES: &str = "\
+Examples:
+  coordinator next                                    the next ten turns
+  coordinator next --audit mockaudit --count 3
+  coordinator next --json";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct NextArgs {
     /// Configuration files, instead of the default ones.
     #[arg(short, long, value_name = "FILE", num_args = 0.., action = clap::ArgAction::Append)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use proto::bus::{Bucket, BusError, KvChange, SharedBus};
 use proto::config::Environment;
-use proto::run::{Phase, RunState};
+use proto::run::RunState;
 use proto::subject::{Key, Version};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -53,7 +53,12 @@ pub(super) struct BrokerRuns {
 
 impl BrokerRuns {
     /// Begins to follow the runs at a broker.
-    pub(super) async fn follow(bus: SharedBus, planner: Arc<Planner>, options: Options, stop: CancellationToken) -> Self {
+    pub(super) async fn follow(
+        bus: SharedBus,
+        planner: Arc<Planner>,
+        options: Options,
+        stop: CancellationToken,
+    ) -> Self {
         let open = Open::default();
         let (listed, news) = (Arc::clone(&bus), Arc::clone(&open));
         let mut first = tokio::spawn(follow(listed, news));
@@ -89,7 +94,9 @@ impl BrokerRuns {
             }
             Err(RunError::NoPlan(_)) => {
                 lock(&self.open).remove(version);
-                say(&format!("run {version}: its coordinator died before it had said what was to be done; it has ended"));
+                say(&format!(
+                    "run {version}: its coordinator died before it had said what was to be done; it has ended"
+                ));
             }
             Err(RunError::Detached(_)) => say(&format!("run {version}: left to another coordinator")),
             Err(error) => {
@@ -155,10 +162,8 @@ impl BrokerRuns {
 
 #[async_trait]
 impl Runs for BrokerRuns {
-    fn running(&self) -> BTreeSet<Key> {
-        let open = lock(&self.open);
-        let states = open.values().flat_map(|run| &run.audits);
-        states.filter(|(_, state)| state.phase != Phase::Ended).map(|(audit, _)| audit.clone()).collect()
+    async fn running(&self) -> Result<BTreeSet<Key>, BusError> {
+        Ok(lock(&self.open).values().flat_map(RunState::unended).cloned().collect())
     }
 
     async fn begin(&mut self, schedule: &Schedule, claim: &Claim) -> Result<Beginning, RunError> {

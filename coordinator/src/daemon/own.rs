@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use proto::bus::{BusError, SharedBus};
 use proto::config::Environment;
 use proto::plan::Plan;
-use proto::run::Turn;
 use proto::subject::{Key, Version};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +18,7 @@ use crate::embedded::Embedded;
 use crate::history::History;
 use crate::planner::Planner;
 use crate::progress::Progress;
-use crate::run::{Begun, Leader, Options, RunError};
+use crate::run::{Begun, Leader, Options, RunError, state_of_run};
 use crate::schedule::Schedule;
 use crate::summary::AuditReport;
 
@@ -31,7 +31,7 @@ pub(super) struct OwnRuns {
     options: Options,
     units_at_once: usize,
     stop: CancellationToken,
-    running: BTreeMap<Version, Vec<Key>>,
+    running: BTreeMap<Version, SharedBus>,
     /// Versions that were given here: each run has a bus of its own, which knows of none that runs beside it.
     given: BTreeSet<Version>,
     led: JoinSet<Led>,
@@ -70,8 +70,13 @@ impl OwnRuns {
 
 #[async_trait]
 impl Runs for OwnRuns {
-    fn running(&self) -> BTreeSet<Key> {
-        self.running.values().flatten().cloned().collect()
+    async fn running(&self) -> Result<BTreeSet<Key>, BusError> {
+        let mut running = BTreeSet::new();
+        for (version, bus) in &self.running {
+            let Some((run, _)) = state_of_run(bus, version).await? else { continue };
+            running.extend(run.unended().cloned());
+        }
+        Ok(running)
     }
 
     async fn begin(&mut self, schedule: &Schedule, claim: &Claim) -> Result<Beginning, RunError> {
@@ -83,34 +88,32 @@ impl Runs for OwnRuns {
             self.given.pop_first();
         }
         let plans: Vec<Plan> = claim.audits.iter().map(|audit| self.planner.plan(audit, &claim.version)).collect();
+        let embedded = Embedded::start(&plans, self.units_at_once);
+        let history = History::of_host(&Environment::of_process());
+        history.tell(&embedded.bus).await;
+        let (bus, turn) = (Arc::clone(&embedded.bus), claim.turn_of(schedule));
+        let progress = Arc::new(Progress::to_stderr());
+        let leader = match Leader::begin_turn(bus, self.options, &claim.version, &turn, plans, progress).await {
+            Ok(Begun::Here(leader)) => *leader,
+            // Another process of this host has begun a run in the same second.
+            Ok(Begun::VersionTaken | Begun::Elsewhere) => {
+                embedded.stop().await;
+                return Ok(Beginning::VersionTaken);
+            }
+            Err(error) => {
+                embedded.stop().await;
+                return Err(error);
+            }
+        };
         super::say_begun(schedule, claim);
-        self.running.insert(claim.version.clone(), claim.audits.clone());
-        let (version, turn) = (claim.version.clone(), claim.turn_of(schedule));
-        let (options, units_at_once, stop) = (self.options, self.units_at_once, self.stop.clone());
-        self.led.spawn(async move { (version.clone(), lead(version, turn, plans, options, units_at_once, stop).await) });
+        let (version, stop) = (claim.version.clone(), self.stop.clone());
+        self.running.insert(version.clone(), Arc::clone(&embedded.bus));
+        self.led.spawn(async move {
+            let led = leader.lead(stop).await;
+            history.keep(&embedded.bus, led.as_deref().unwrap_or_default()).await;
+            embedded.stop().await;
+            (version, led)
+        });
         Ok(Beginning::Done)
     }
-}
-
-async fn lead(
-    version: Version,
-    turn: Turn,
-    plans: Vec<Plan>,
-    options: Options,
-    units_at_once: usize,
-    stop: CancellationToken,
-) -> Result<Vec<AuditReport>, RunError> {
-    let embedded = Embedded::start(&plans, units_at_once);
-    History::of_host(&Environment::of_process()).tell(&embedded.bus).await;
-    let progress = Arc::new(Progress::to_stderr());
-    let bus = Arc::clone(&embedded.bus);
-    let led = match Leader::begin_turn(bus, options, &version, &turn, plans, progress).await {
-        Ok(Begun::Here(leader)) => leader.lead(stop).await,
-        Ok(Begun::Elsewhere | Begun::VersionTaken) => {
-            Err(RunError::TakenOver { version, leader: "another process of this host".to_owned() })
-        }
-        Err(error) => Err(error),
-    };
-    embedded.stop().await;
-    led
 }

@@ -4,21 +4,21 @@ use std::collections::{BTreeSet, HashMap};
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
-use proto::bus::SharedBus;
+use proto::bus::{BusError, SharedBus};
 use proto::config::Overlap;
 use proto::subject::{Key, Version};
 
 use super::say;
 use super::turns::{Claim, Served, TurnBook};
 use crate::run::RunError;
-use crate::terminal::span;
 use crate::schedule::{Decision, GRACE, Schedule, upcoming};
+use crate::terminal::span;
 
 /// Where runs are begun and led.
 #[async_trait]
-pub(super) trait Runs: Send {
+pub(super) trait Runs: Send + Sync {
     /// The audits that run now, wherever they were begun.
-    fn running(&self) -> BTreeSet<Key>;
+    async fn running(&self) -> Result<BTreeSet<Key>, BusError>;
 
     /// Begins the run of a turn, unless that is done already.
     async fn begin(&mut self, schedule: &Schedule, claim: &Claim) -> Result<Beginning, RunError>;
@@ -107,7 +107,7 @@ impl Scheduler {
             // Its claimant died, or the broker was away.
             return self.begin(schedule, runs, served, claim).await;
         }
-        let running = runs.running();
+        let running = runs.running().await?;
         let (busy, idle): (Vec<Key>, Vec<Key>) =
             schedule.audits.iter().cloned().partition(|audit| running.contains(audit));
         match schedule.decide(served.through, self.up_since, now) {
@@ -117,8 +117,9 @@ impl Scheduler {
             },
             Decision::Missed { turn, missed } => {
                 say(&format!(
-                    "{}: missed {missed} turns, the last at {}; `catch_up: true` makes up for the last",
+                    "{}: missed {missed} turn{}, the last at {}; `catch_up: true` makes up for the last",
                     schedule.names(),
+                    if missed == 1 { "" } else { "s" },
                     schedule.local(turn)
                 ));
                 served.missed += missed;
@@ -127,7 +128,7 @@ impl Scheduler {
             }
             Decision::Due { turn, missed } => {
                 if missed > 0 {
-                    say(&format!("{}: {missed} turns before that of {} passed unserved", schedule.names(), schedule.local(turn)));
+                    say(&format!("{}: missed {missed} before the turn of {}", schedule.names(), schedule.local(turn)));
                     served.missed += missed;
                 }
                 served.through = turn;

@@ -117,7 +117,10 @@ fn each_day_of_years_has_its_turn_once_in_all_zones() {
                 assert!(next > turn);
                 assert_eq!(schedule.last(next), Some(next));
                 let date = schedule.local(next).date();
-                assert!(day.is_none_or(|day: jiff::civil::Date| day.tomorrow().unwrap() == date), "{text} {zone} {date}");
+                assert!(
+                    day.is_none_or(|day: jiff::civil::Date| day.tomorrow().unwrap() == date),
+                    "{text} {zone} {date}"
+                );
                 (turn, day) = (next, Some(date));
             }
         }
@@ -155,7 +158,10 @@ fn what_comes_in_every_hour_comes_in_every_hour_that_passes() {
 fn cron_expressions_know_days() {
     let workdays = schedule("0 6 * * 1-5", "Europe/Berlin");
     // The 1st of May 2026 is a Friday.
-    assert_eq!(turns(&workdays, "2026-04-30T12:00Z", "2026-05-04T12:00Z"), ["01 06:00:00 +02:00", "04 06:00:00 +02:00"]);
+    assert_eq!(
+        turns(&workdays, "2026-04-30T12:00Z", "2026-05-04T12:00Z"),
+        ["01 06:00:00 +02:00", "04 06:00:00 +02:00"]
+    );
     let last_day = schedule("0 6 L * *", "UTC");
     assert_eq!(last_day.next(at("2028-02-01T00:00Z")), Some(at("2028-02-29T06:00Z")));
     assert_eq!(schedule("0 0 29 2 *", "UTC").last(at("2027-01-01T00:00Z")), Some(at("2024-02-29T00:00Z")));
