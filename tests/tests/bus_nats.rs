@@ -534,6 +534,45 @@ async fn large_frames_do_not_overwhelm_a_slow_consumer() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn what_waits_in_a_buffer_comes_to_nobody_else() -> Result<()> {
+    const MESSAGES: u32 = 50;
+    let server = NatsServer::start().await?;
+    let (bus, names) = (connect(&server).await?, Names::new()?);
+    let spec = names.evaluator();
+    bus.create_consumer(&spec).await?;
+    for number in 0..MESSAGES {
+        bus.publish(names.message(number)).await?;
+    }
+    let mut slow = bus.pull(&spec.id, PullLimits::default()).await?;
+    let first = slow.next().await?;
+    let mut other = bus.pull(&spec.id, PullLimits::default()).await?;
+    let working = async {
+        let mut ticks = tokio::time::interval(spec.ack_wait / 4);
+        loop {
+            ticks.tick().await;
+            first.progress().await?;
+            slow.hold().await?;
+        }
+    };
+    // For longer than the ack wait it asks for nothing.
+    let worked: Result<Result<()>, _> = timeout(spec.ack_wait * 3, async {
+        tokio::select! {
+            ended = working => ended,
+            came = other.next() => Err(anyhow!("{:?} came to another one", came?.message.payload)),
+        }
+    })
+    .await;
+    ensure!(worked.is_err(), "{worked:?}");
+    first.ack().await?;
+    for _ in 1..MESSAGES {
+        let delivery = timeout(PATIENCE, slow.next()).await??;
+        ensure!(delivery.deliveries == 1, "{delivery:?} came again");
+        delivery.ack().await?;
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_publishers_are_pipelined() -> Result<()> {
     const MESSAGES: u32 = 10_000;

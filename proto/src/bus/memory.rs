@@ -487,6 +487,11 @@ impl Puller for MemoryPuller {
             }
         }
     }
+
+    // Nothing is buffered: what nobody has asked for is there for all.
+    async fn hold(&mut self) -> Result<(), BusError> {
+        Ok(())
+    }
 }
 
 fn no_consumer(id: &ConsumerId) -> BusError {

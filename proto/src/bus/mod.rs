@@ -577,6 +577,14 @@ pub trait Puller: Send {
     /// # Errors
     /// Only such as do not pass: the consumer is gone ([`BusErrorKind::NotFound`]), or access is refused.
     async fn next(&mut self) -> Result<Delivery, BusError>;
+
+    /// Says of what is buffered that it is waited for, as [`Delivery::progress`] does of a delivery. Whoever does not
+    /// ask for the next delivery for longer than the ack wait calls it meanwhile: what is buffered would come to
+    /// another worker, and be done twice.
+    ///
+    /// # Errors
+    /// When the broker is away: what is buffered may come to another worker.
+    async fn hold(&mut self) -> Result<(), BusError>;
 }
 
 /// Reads all that matches from the first message.

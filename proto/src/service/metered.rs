@@ -300,6 +300,13 @@ impl Puller for MeteredPuller {
         }
         Ok(delivery.watched(|inner| Box::new(Watched::new(inner, traffic))))
     }
+
+    async fn hold(&mut self) -> Result<(), BusError> {
+        match &mut self.inner {
+            Some(inner) => inner.hold().await,
+            None => Ok(()),
+        }
+    }
 }
 
 impl Drop for MeteredPuller {

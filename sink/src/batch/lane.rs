@@ -54,7 +54,6 @@ pub(super) struct Lane<'a> {
 /// A message that is not settled.
 struct InHand {
     delivery: Delivery,
-    taken: Instant,
     bytes: usize,
     /// Documents that are neither stored nor buried.
     left: usize,
@@ -243,7 +242,7 @@ impl<'a> Lane<'a> {
         };
         let span = self.span(message);
         let from = span.context();
-        let mut in_hand = InHand { taken: Instant::now(), bytes: 0, left: 0, stored: 0, span, delivery };
+        let mut in_hand = InHand { bytes: 0, left: 0, stored: 0, span, delivery };
         match opened {
             Ok(opened) => {
                 for (reason, line) in opened.odd {
@@ -312,7 +311,7 @@ impl<'a> Lane<'a> {
     }
 
     async fn say_progress(&mut self) {
-        for in_hand in self.in_hand.values().filter(|in_hand| in_hand.taken.elapsed() >= PROGRESS_EVERY) {
+        for in_hand in self.in_hand.values() {
             if let Err(error) = in_hand.delivery.progress().await {
                 tracing::debug!(%error, "cannot report progress");
                 return;

@@ -238,6 +238,17 @@ impl Session {
     }
 }
 
+impl Session {
+    /// Says of each message in the buffer that it is being worked on.
+    async fn hold(&mut self) -> Result<(), BusError> {
+        self.take_arrived();
+        for reply in self.buffer.iter().filter_map(|message| message.reply.as_ref()) {
+            super::settle::progress(&self.connection.client, reply).await?;
+        }
+        Ok(())
+    }
+}
+
 impl Drop for Session {
     fn drop(&mut self) {
         self.reaper.give_back_all(std::mem::take(&mut self.buffer));
@@ -375,6 +386,13 @@ impl Puller for NatsPuller {
                     self.recover(&trouble).await?;
                 }
             }
+        }
+    }
+
+    async fn hold(&mut self) -> Result<(), BusError> {
+        match &mut self.session {
+            Some(session) => session.hold().await,
+            None => Ok(()),
         }
     }
 }

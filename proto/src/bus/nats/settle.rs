@@ -36,15 +36,24 @@ impl Acknowledger {
     }
 
     async fn send(&self, payload: Bytes) -> Result<(), BusError> {
-        let unsent = |error: &dyn std::fmt::Display| {
-            BusError::new(BusErrorKind::Unavailable, format!("cannot settle the delivery {}: {error}", self.reply))
-        };
-        match timeout(SENDING, self.client.publish(self.reply.clone(), payload)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(unsent(&error)),
-            Err(_) => Err(unsent(&"the connection to the broker is lost")),
-        }
+        send(&self.client, &self.reply, payload).await
     }
+}
+
+async fn send(client: &Client, reply: &Subject, payload: Bytes) -> Result<(), BusError> {
+    let unsent = |error: &dyn std::fmt::Display| {
+        BusError::new(BusErrorKind::Unavailable, format!("cannot settle the delivery {reply}: {error}"))
+    };
+    match timeout(SENDING, client.publish(reply.clone(), payload)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(unsent(&error)),
+        Err(_) => Err(unsent(&"the connection to the broker is lost")),
+    }
+}
+
+/// Says of a delivery that it is being worked on.
+pub(super) async fn progress(client: &Client, reply: &Subject) -> Result<(), BusError> {
+    send(client, reply, PROGRESS).await
 }
 
 #[async_trait]
