@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
+use proto::bus::nats::{NatsBus, NatsOptions};
+use proto::status::{self, DeadLetter};
+use proto::subject::{self, Key, Role, Version};
 use serde_json::Value;
 use sink::stores::sqlite::{Cell, query};
 use tests::harness::{NatsServer, Output, PATIENCE, Program, Services, Workspace};
@@ -379,5 +382,74 @@ async fn a_document_that_is_refused_is_sent_back_later() -> Result<()> {
         rows(&workspace, "SELECT count(*) FROM documents WHERE json_extract(document, '$.raw.data') IN (3, 7)")?;
     assert_eq!(stored, [[Cell::Integer(2)]]);
     letters(&["drop", "999"], 3).await?;
+    Ok(())
+}
+
+/// Text that hardly gets smaller, as base64 is.
+fn dense(bytes: usize) -> String {
+    let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut state = 88_172_645_463_325_252_u64;
+    let next = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(digits[(state % 64) as usize])
+    };
+    (0..bytes).map(next).collect()
+}
+
+#[tokio::test]
+async fn a_large_document_that_was_refused_is_sent_back_whole() -> Result<()> {
+    let nats = NatsServer::start().await?;
+    let _services = Services::start(&nats, 1)?;
+    let workspace = Workspace::new(KEEPING)?;
+    runs_with(Some(&nats), &workspace, 0).await?;
+    let version = Version::new(&versions(&workspace)?.pop().context("no version")?)?;
+    let (audit, plugin) = (Key::new("audit")?, Key::new("inventory")?);
+
+    // As much as a frame can bring of what does not get smaller, and more that does.
+    let document = rows(&workspace, "SELECT document FROM documents LIMIT 1")?;
+    let [Cell::Text(document)] = &document[0][..] else { anyhow::bail!("{document:?}") };
+    let mut document: Value = serde_json::from_str(document)?;
+    let mut large = Vec::new();
+    for (id, text) in [("1", dense(1024 * 1024 - 9 * 1024)), ("2", r#"{"name":"value"}"#.repeat(300_000))] {
+        document["com"]["id"] = id.repeat(32).into();
+        document["raw"] = serde_json::json!({"text": text});
+        large.push(document.to_string());
+    }
+    let bus = NatsBus::connect(NatsOptions::new(nats.url()), Some(PATIENCE), |_| {}).await?;
+    let bury = async |body: &str| {
+        let letter =
+            DeadLetter::new(&subject::record(&audit, &version, &plugin), Some(1), "no".into(), 1, body.as_bytes());
+        status::bury(&*bus, &audit, &version, Role::Store, &plugin, &letter).await
+    };
+    for body in &large {
+        bury(body).await?;
+    }
+    // More than any message carries: its beginning is kept, and the reason why it is not tried again.
+    bury(&serde_json::json!({"raw": dense(3 * 1024 * 1024)}).to_string()).await?;
+
+    let letters = async |args: &[&str], code| {
+        let args: Vec<&str> =
+            ["dead-letters"].into_iter().chain(args.iter().copied()).chain(["--nats", nats.url()]).collect();
+        workspace.run(&args).await?.with_code(code)
+    };
+    let shown = letters(&["show", "--all"], 0).await?;
+    let shown: Vec<Value> = shown.stdout.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    assert_eq!(shown.len(), 3);
+    for (letter, body) in shown.iter().zip(&large) {
+        assert!(letter["message"] == body.as_str(), "the message is not whole");
+    }
+    let retried = letters(&["retry", "--all"], 3).await?;
+    assert!(retried.stderr.contains("2 sent back") && retried.stderr.contains("run the audit again"), "{retried:?}");
+    until(|| Ok(count(&workspace, "length(document) > 1000000")? == 2)).await?;
+    for (id, body) in ["1", "2"].into_iter().zip(&large) {
+        let stored = rows(&workspace, &format!("SELECT document FROM documents WHERE id = '{}'", id.repeat(32)))?;
+        assert!(stored == [[Cell::Text(body.clone())]], "the document {id} is another one");
+    }
+    let left = letters(&["list"], 0).await?;
+    assert!(left.stdout.matches("3145738").count() == 1 && left.stdout.lines().count() == 2, "{left:?}");
+    letters(&["drop", "--all"], 0).await?;
+    assert!(letters(&["list"], 0).await?.stderr.contains("there are no dead letters"));
     Ok(())
 }

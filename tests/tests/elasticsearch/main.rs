@@ -4,6 +4,7 @@
 
 mod front;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 use sink::conformance::{Subject, check};
 use sink::store::{Document, Pruning, Store, StoreError, Written};
 use sink::stores::elasticsearch::EsStore;
-use tests::harness::{SEARCH_KINDS as KINDS, SearchKind as Kind, SearchServer, free_port};
+use tests::harness::{SEARCH_KINDS as KINDS, SearchKind as Kind, SearchServer, Workspace, free_port};
 
 use front::{Fault, Front, PASSWORD, USER, says};
 
@@ -124,6 +125,41 @@ async fn documents_arrive_equal_by_content_and_once() -> Result<()> {
             store.write(&[document(&documents[7].id, V1, &changed)]).await?;
             assert_eq!(server.document(&index, &documents[7].id).await?, Some(changed));
             assert_eq!(server.count(&index).await?, 2_000);
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_tutorials_configuration_runs() -> Result<()> {
+    for kind in KINDS {
+        let server = SearchServer::start(kind).await?;
+        let port = server.port();
+        for (name, port) in
+            [("esstore", format!("port: {port}")), ("esstore-minimal", format!("params: {{port: {port}}}"))]
+        {
+            let file =
+                Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../proto/tests/config/tutorial/{name}.yaml"));
+            // What the tutorial leaves to the host: where files go, and here the port.
+            let own = format!(
+                "plugins: {{filestore: {{params: {{path: '{{out}}'}}}}, esstore: {{{port}}}}}\n\
+                 logger: {{handlers: {{file: {{filename: run.log}}}}}}\n",
+            );
+            let workspace = Workspace::new(&own)?;
+            let args = ["-n", "-c", &file.display().to_string(), "cloudmarker.yaml"];
+            let output = workspace.run(&args).await?.with_code(0)?;
+            assert!(output.stdout.contains("in index cloudmarker at http://localhost:"), "{output:?}");
+            let of =
+                async |origin: &str| server.find("cloudmarker", json!({"term": {"com.origin_type": origin}})).await;
+            assert_eq!((of("cloud").await?, of("event").await?), (10, 4), "{kind:?}: {output:?}");
+            let targets = json!({"bool": {"filter": [
+                {"term": {"com.target_class": "EsStore"}}, {"term": {"com.target_key": "esstore"}},
+            ]}});
+            assert_eq!(server.find("cloudmarker", targets).await?, 14, "{kind:?}");
+            // As the tutorial looks at them.
+            let seen = server.must(Method::GET, "cloudmarker/_search?pretty", None).await?;
+            assert_eq!(seen["hits"]["total"]["value"], 14, "{kind:?}: {seen}");
+            server.must(Method::DELETE, "cloudmarker", None).await?;
         }
     }
     Ok(())
