@@ -14,8 +14,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::core::Collector;
 use prometheus::{
-    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Counter, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 use crate::plan::Stage;
@@ -86,7 +86,7 @@ pub(super) struct Metrics {
     draining: IntGauge,
     build: IntGaugeVec,
     resident: IntGauge,
-    cpu: Gauge,
+    cpu: Counter,
     started: Gauge,
     open_files: IntGauge,
 }
@@ -253,7 +253,10 @@ impl Metrics {
             cpu: add(
                 r,
                 &[""],
-                Gauge::with_opts(Opts::new("process_cpu_seconds_total", "User and system CPU time spent in seconds.")),
+                Counter::with_opts(Opts::new(
+                    "process_cpu_seconds_total",
+                    "User and system CPU time spent in seconds.",
+                )),
             ),
             started: add(
                 r,
@@ -308,7 +311,8 @@ pub fn text(draining: bool) -> String {
     METRICS.draining.set(i64::from(draining));
     let process = Process::now();
     METRICS.resident.set(whole(process.resident_bytes));
-    METRICS.cpu.set(process.cpu_seconds);
+    // A counter that the system keeps.
+    METRICS.cpu.inc_by((process.cpu_seconds - METRICS.cpu.get()).max(0.0));
     METRICS.open_files.set(whole(process.open_files));
     TextEncoder::new().encode_to_string(&METRICS.registry.gather()).unwrap_or_default()
 }
