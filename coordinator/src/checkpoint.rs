@@ -132,12 +132,7 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_written_down_that_a_store_does_not_have() {
         let bus = MemoryBus::new(MemoryOptions::default());
-        let failed = |role| FailedPart {
-            role,
-            plugin: Key::new("s").unwrap(),
-            reason: String::new(),
-            left_out: false,
-        };
+        let failed = |role| FailedPart { role, plugin: Key::new("s").unwrap(), reason: String::new(), left_out: false };
         for role in [Role::Store, Role::Event] {
             let state = AuditState { failed: vec![failed(role)], ..AuditState::default() };
             end(&bus, &plan(), &state, &said("k", 1)).await.unwrap();
