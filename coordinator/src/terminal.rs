@@ -88,6 +88,21 @@ impl Look {
         self.lines
     }
 
+    /// A text on a line of its own that begins with `begin`: on a terminal what does not fit is cut, elsewhere it is
+    /// there as far as `most` characters.
+    #[must_use]
+    pub fn line(self, begin: &str, text: &str, most: usize) -> String {
+        let room = self.width.map_or(most, |width| usize::from(width).saturating_sub(begin.chars().count() + 1));
+        format!("{begin}{}\n", cut(text, most.min(room.max(20))))
+    }
+
+    /// How many lines of the terminal a text takes: those that are too long are broken there.
+    #[must_use]
+    pub fn height(self, text: &str) -> usize {
+        let width = self.width.map_or(usize::MAX, usize::from);
+        text.lines().map(|line| columns(line).max(1).div_ceil(width)).sum()
+    }
+
     /// An empty table; as wide as the terminal, elsewhere each row is one line.
     #[must_use]
     pub fn table(self, header: &[&str]) -> Table {
@@ -148,6 +163,20 @@ impl Look {
         }
         finished
     }
+}
+
+/// How many columns a line takes, without what makes it coloured.
+fn columns(line: &str) -> usize {
+    let (mut columns, mut in_code) = (0, false);
+    for letter in line.chars() {
+        match letter {
+            '\u{1b}' => in_code = true,
+            'm' if in_code => in_code = false,
+            _ if !in_code => columns += 1,
+            _ => {}
+        }
+    }
+    columns
 }
 
 /// A cell of a text that somebody else wrote: control characters would act on the terminal.
@@ -235,6 +264,16 @@ mod tests {
         assert_eq!(thousands(1_234_567).replace('\u{202f}', " "), "1 234 567");
         assert_eq!((thousands(999), thousands(0)), ("999".into(), "0".into()));
         assert_eq!([5, 200, 7500, 90_000].map(span), ["5s", "3m 20s", "2h 05m", "1d 01h"]);
+    }
+
+    #[test]
+    fn lines_fit_the_terminal() {
+        let narrow = Look { width: Some(30), ..COLOURED };
+        let line = narrow.line("  ! ", &"x".repeat(100), 90);
+        assert_eq!((line.chars().count(), narrow.height(&line)), (31, 1), "{line}");
+        assert_eq!(Look::bare().line("  ! ", "abc", 90), "  ! abc\n");
+        let painted = narrow.finish(&narrow.paint(Colour::Bad, &"y".repeat(31)));
+        assert_eq!(narrow.height(&format!("{painted}\n\nz\n")), 4);
     }
 
     #[test]

@@ -152,7 +152,13 @@ fn choose(args: &DiffArgs, history: &History, broker: Option<&str>) -> Result<(A
     };
     let report = |version: &Version| {
         history.report(audit, version).map_err(|error| error.to_string())?.ok_or_else(|| {
-            format!("what the run {version} read is not known: it was led by an older version, or never ended")
+            let entry = entries.iter().find(|entry| entry.version == *version && entry.audit == *audit);
+            match entry.map(|entry| entry.outcome) {
+                Some(Outcome::Running) => format!(
+                    "the run {version} has not ended; `coordinator status {version} --watch` looks on until it has"
+                ),
+                _ => format!("what the run {version} read is not known: it never ended, or an older version led it"),
+            }
         })
     };
     Ok((report(old)?, report(new)?))

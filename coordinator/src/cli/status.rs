@@ -139,6 +139,8 @@ impl View {
 
     /// Shows a status; a code when nobody looks any more.
     fn show(&mut self, status: &RunStatus) -> Option<ExitCode> {
+        // The window may have another size now.
+        self.look = Look::of_stdout();
         let text = match (self.json, self.watch) {
             (true, true) => serde_json::to_string(status).map(|line| format!("{line}\n")),
             (true, false) => serde_json::to_string_pretty(status).map(|text| format!("{text}\n")),
@@ -177,17 +179,24 @@ impl View {
             picture.push_str(&format!("\u{1b}[{}A", self.drawn));
         }
         picture.push_str("\r\u{1b}[J");
-        let count = text.lines().count();
-        if is_last || count < rows {
+        let height = self.look.height(text);
+        if is_last || height < rows {
             picture.push_str(text);
-            self.drawn = count;
+            self.drawn = height;
         } else {
-            for line in text.lines().take(rows - 2) {
+            let mut left = rows - 2;
+            self.drawn = 1;
+            for line in text.lines() {
+                let needed = self.look.height(line).max(1);
+                if needed > left {
+                    break;
+                }
+                left -= needed;
+                self.drawn += needed;
                 picture.push_str(line);
                 picture.push('\n');
             }
             picture.push_str("… the window is too low for the rest\n");
-            self.drawn = rows - 1;
         }
         write(&picture)
     }

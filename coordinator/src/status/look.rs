@@ -1,5 +1,6 @@
 //! How a run's status looks to a person.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use comfy_table::Cell;
@@ -8,10 +9,12 @@ use proto::subject::Role;
 
 use super::{AuditStatus, Basis, Estimate, Left, RunStatus, StageStatus};
 use crate::history::Outcome;
-use crate::terminal::{Colour, Look, cell, cut, number, shown, span, thousands};
+use crate::terminal::{Colour, Look, cell, number, shown, span, thousands};
 
-/// How many kinds of units that are left are shown.
+/// How many scopes of which units are left are shown.
 const SHOWN_LEFT: usize = 8;
+/// How many types of each are named.
+const SHOWN_TYPES: usize = 4;
 /// How many scopes that wait are shown.
 const SHOWN_THROTTLED: usize = 8;
 /// How many problems are shown of an audit that runs.
@@ -81,7 +84,7 @@ impl RunStatus {
         let _ = write!(text, "\nWorkers\n{}", look.text_of(&table));
         for worker in &self.workers {
             for cannot in &worker.cannot {
-                let _ = writeln!(text, "  ! {} cannot serve {}", shown(&worker.name), cut(cannot, LONGEST));
+                text.push_str(&look.line("  ! ", &format!("{} cannot serve {cannot}", worker.name), LONGEST));
             }
         }
     }
@@ -133,7 +136,7 @@ impl AuditStatus {
             text.push_str(&look.text_of(&table));
         }
         for problem in self.problems.iter().take(SHOWN_PROBLEMS) {
-            let _ = writeln!(text, "  ! {}", cut(problem, LONGEST));
+            text.push_str(&look.line("  ! ", problem, LONGEST));
         }
         more(text, self.problems.len(), SHOWN_PROBLEMS, "problems");
         if self.phase.is_some_and(|phase| phase <= Phase::Collecting) && !self.left.is_empty() {
@@ -164,18 +167,32 @@ impl AuditStatus {
     }
 }
 
+/// By cloud and scope, with the types: that of which the most is left first.
 fn render_left(left: &[Left], look: Look, text: &mut String) {
-    let mut table = look.table(&["left of", "scope", "type", "units"]);
-    for entry in left.iter().take(SHOWN_LEFT) {
+    let mut scopes: BTreeMap<(&str, &str), (u64, Vec<&Left>)> = BTreeMap::new();
+    for entry in left {
+        let (units, types) = scopes.entry((entry.plugin.as_str(), &entry.scope)).or_default();
+        *units += entry.units;
+        types.push(entry);
+    }
+    let mut scopes: Vec<_> = scopes.into_iter().collect();
+    scopes.sort_by(|(_, (one, _)), (_, (other, _))| other.cmp(one));
+    let mut table = look.table(&["left of", "scope", "units", "types"]);
+    for ((plugin, scope), (units, types)) in scopes.iter().take(SHOWN_LEFT) {
+        let mut words: Vec<String> =
+            types.iter().take(SHOWN_TYPES).map(|left| format!("{} {}", left.units, left.resource_type)).collect();
+        if types.len() > SHOWN_TYPES {
+            words.push(format!("{} more", types.len() - SHOWN_TYPES));
+        }
         table.add_row([
-            cell(entry.plugin.as_str()),
-            cell(if entry.scope.is_empty() { "all" } else { &entry.scope }),
-            cell(&entry.resource_type),
-            look.count(entry.units),
+            cell(plugin),
+            cell(if scope.is_empty() { "all" } else { scope }),
+            look.count(*units),
+            cell(&words.join(", ")),
         ]);
     }
     text.push_str(&look.text_of(&table));
-    more(text, left.len(), SHOWN_LEFT, "scopes and types");
+    more(text, scopes.len(), SHOWN_LEFT, "scopes");
 }
 
 fn more(text: &mut String, count: usize, shown: usize, what: &str) {
