@@ -1,6 +1,6 @@
 //! What is kept if a configuration does not say: the high-value events of CloudTail's example configuration, without
-//! what it had twice, and without what no log has. (`GetObject` and `PutObject` are data events, which LookupEvents
-//! never returns; there is no API `UpdateSecurityGroup`.)
+//! what it had twice, and without what no log has (`GetObject` and `PutObject` are data events, which LookupEvents
+//! never returns; there is no API `UpdateSecurityGroup`); and what the built-in rules look at beside.
 
 use super::keep::{Keep, Rule, Texts};
 
@@ -40,6 +40,7 @@ const CLOUD_TRAIL: Defaults = &[
             "AuthorizeSecurityGroupEgress",
         ],
     ),
+    (BUILT_IN, &["ConsoleLogin", "DeleteBucketPublicAccessBlock"]),
 ];
 
 const ACTIVITY_LOG: Defaults = &[
@@ -61,28 +62,46 @@ const ACTIVITY_LOG: Defaults = &[
     ),
     ("Security Assessment Completed", &["Microsoft.Security/assessments/write"]),
     ("Security Alert Raised", &["Microsoft.Security/alerts/write"]),
+    (
+        BUILT_IN,
+        &[
+            "Microsoft.Authorization/roleAssignments/write",
+            "Microsoft.Insights/diagnosticSettings/delete",
+            "Microsoft.KeyVault/vaults/delete",
+            "Microsoft.Network/networkSecurityGroups/securityRules/write",
+        ],
+    ),
 ];
+
+/// The name of what the built-in rules look at.
+const BUILT_IN: &str = "Built-in Rules";
 
 /// For CloudTrail.
 #[must_use]
 pub fn cloud_trail() -> Keep {
-    rules("eventName", CLOUD_TRAIL)
+    let mut rules = rules("eventName", CLOUD_TRAIL);
+    // Whatever the root user of an account does.
+    rules.push(rule(BUILT_IN, "userIdentity.type", &["Root"]));
+    Keep::Rules(rules)
 }
 
 /// For the Activity Log.
 #[must_use]
 pub fn activity_log() -> Keep {
-    rules("operationName", ACTIVITY_LOG)
+    Keep::Rules(rules("operationName", ACTIVITY_LOG))
 }
 
-fn rules(field: &str, defaults: Defaults) -> Keep {
-    let rules = defaults.iter().map(|(rule, values)| Rule {
-        rule: (*rule).to_owned(),
+fn rules(field: &str, defaults: Defaults) -> Vec<Rule> {
+    defaults.iter().map(|(name, values)| rule(name, field, values)).collect()
+}
+
+fn rule(name: &str, field: &str, values: &[&str]) -> Rule {
+    Rule {
+        rule: name.to_owned(),
         field: Some(field.to_owned()),
         is: Texts(values.iter().map(|value| (*value).to_owned()).collect()),
         ..Rule::default()
-    });
-    Keep::Rules(rules.collect())
+    }
 }
 
 #[cfg(test)]
@@ -94,7 +113,7 @@ mod tests {
 
     #[test]
     fn the_defaults_are_rules_without_duplicates() {
-        for (keep, dialect, count) in [(cloud_trail(), keep::CLOUD_TRAIL, 32), (activity_log(), keep::ACTIVITY_LOG, 12)]
+        for (keep, dialect, count) in [(cloud_trail(), keep::CLOUD_TRAIL, 35), (activity_log(), keep::ACTIVITY_LOG, 16)]
         {
             Matcher::new(&keep, &dialect).unwrap();
             let Keep::Rules(rules) = keep else { panic!() };
