@@ -303,8 +303,11 @@ async fn usage_that_is_wrong() -> Result<()> {
         (&["--nwo"], "unexpected argument '--nwo' found"),
         (&["rnu"], "unrecognized subcommand 'rnu'"),
         (&["run", "--now", "extra"], "unexpected argument 'extra' found"),
-        (&["run"], "`coordinator run --now` runs the audits once, now"),
-        (&[], "`coordinator run --now` runs the audits once, now"),
+        (&["run", "--detach"], "the following required arguments were not provided"),
+        (&["run", "--now", "--detach"], "name a broker with --nats URL to detach from one"),
+        (&["run", "--coverage", "coverage.json"], "--coverage is of one run: give it with --now"),
+        (&["cancel", "today"], "a version looks like 20260131_235959 (UTC)"),
+        (&["next", "--count", "0"], "0 is not in 1..=10000"),
         (&["run", "--now", "--audit", "mockadit"], "no audit `mockadit` is defined under `audits`; did you mean"),
         (&["check", "--audit", "mockadit"], "no audit `mockadit` is defined under `audits`; did you mean"),
         (&["run", "--now", "--wait-workers", "soon"], "a time is expected: seconds (300), or a number with a unit"),
@@ -390,7 +393,7 @@ fn assert_both_failed(output: &Output, reason: &str) {
         let problem = format!("  ! {role} filestore: ");
         let line = output.stdout.lines().find(|line| line.starts_with(&problem));
         assert!(line.is_some_and(|line| line.contains(reason)), "{role}: {reason}\n{output:?}");
-        let row = output.stdout.lines().find(|line| line.starts_with(&format!("│ {role}")));
+        let row = output.stdout.lines().find(|line| line.starts_with(role));
         assert!(row.is_some_and(|row| row.contains("failed")), "{output:?}");
     }
     // The rest of the run is done, and said.
