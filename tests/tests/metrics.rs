@@ -51,7 +51,7 @@ fn service(nats: &str, stage: &str, more: &[&str]) -> Result<Program> {
 }
 
 /// A million records would tell the same; these are enough for a look in mid-run.
-const RECORDS: u64 = 60_000;
+const RECORDS: u64 = 20_000;
 
 #[tokio::test]
 async fn every_service_can_be_scraped_in_mid_run() -> Result<()> {
@@ -238,6 +238,43 @@ run: [prod]
     ensure!(records(&free) >= 20_000.0, "{}", records(&free));
     let said = small.stderr().lines().filter(|line| line.contains("--max-memory allows")).count();
     assert_eq!(said, 1);
+    Ok(())
+}
+
+/// The options that a text names.
+fn options(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
+    words.filter(|word| word.starts_with("--") && word.len() > 2 && !word.ends_with('-')).collect()
+}
+
+#[tokio::test]
+async fn the_examples_name_options_that_there_are() -> Result<()> {
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    let mut helps = String::new();
+    for words in
+        [&["coordinator", "run"][..], &["coordinator", "up"], &["collector"], &["evaluator"], &["sink"], &["alerter"]]
+    {
+        let help = Program::named(words[0]).args(words[1..].iter().copied()).arg("--help").start()?;
+        helps.push_str(&{ help }.wait(PATIENCE).await?.with_code(0)?.stdout);
+    }
+    let known = options(&helps);
+    // Of docker and systemctl.
+    let others = BTreeSet::from(["--build", "--scale", "--now"]);
+    let mut seen = BTreeSet::new();
+    for file in [
+        "README.md",
+        "compose/compose.yaml",
+        "kubernetes/cloudmarker.yaml",
+        "systemd/cloudmarker@.service",
+        "systemd/cloudmarker-coordinator.service",
+    ] {
+        let text = std::fs::read_to_string(deploy.join(file))?;
+        for option in options(&text).difference(&others) {
+            ensure!(known.contains(option), "{file}: no program has the option {option}");
+            seen.insert((*option).to_owned());
+        }
+    }
+    ensure!(seen.contains("--max-memory") && seen.contains("--otlp") && seen.len() > 8, "{seen:?}");
     Ok(())
 }
 
