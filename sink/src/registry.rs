@@ -96,3 +96,59 @@ pub fn build_shared(context: Context<'_>) -> Result<Arc<dyn Store>, String> {
         Build::Exclusive(_) => Err(format!("the class {} is one that one worker serves", context.spec.class)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+
+    use super::*;
+
+    const README: &str = include_str!("../README.md");
+
+    /// What the documentation says under a heading.
+    fn section(heading: &str) -> &'static str {
+        let (_, section) = README.split_once(&format!("\n## {heading}\n")).unwrap();
+        section.split("\n## ").next().unwrap()
+    }
+
+    /// The parameters in a section's table.
+    fn told(section: &str) -> BTreeSet<String> {
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+        let names = rows.filter_map(|row| row.split(" | ").next());
+        names.flat_map(|cell| cell.split(',')).map(|name| name.trim_matches([' ', '`']).to_owned()).collect()
+    }
+
+    /// The parameters that a check lists when it is given one that it does not know.
+    fn allowed(check: impl Fn(&Value) -> Result<(), Vec<proto::catalogue::ParamError>>) -> BTreeSet<String> {
+        let errors = check(&json!({"no such parameter": 1})).unwrap_err();
+        let list = errors.iter().find_map(|error| error.message.split_once("(allowed: ")).unwrap().1;
+        list.trim_end_matches(')').split(", ").map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn every_parameter_is_documented() {
+        for class in classes() {
+            let name = class.short_name();
+            assert_eq!(told(section(name)), allowed(class.check.unwrap()), "{name}");
+        }
+        let of_all: BTreeSet<String> = settings::NAMES.iter().map(|name| (*name).to_owned()).collect();
+        assert_eq!(told(section("What all stores but FileStore have")), of_all);
+    }
+
+    #[test]
+    fn the_examples_of_the_documentation_are_right() {
+        let mut seen = BTreeSet::new();
+        for example in README.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+            let example: Value = serde_yaml::from_str(example).unwrap();
+            for (key, plugin) in example["plugins"].as_object().unwrap() {
+                let short = plugin["plugin"].as_str().unwrap().rsplit('.').next().unwrap();
+                let known = classes().find(|known| known.short_name() == short).unwrap();
+                (known.check.unwrap())(&plugin["params"]).unwrap_or_else(|errors| panic!("{key}: {errors:?}"));
+                seen.insert(short.to_owned());
+            }
+        }
+        assert!(classes().all(|class| seen.contains(class.short_name())), "{seen:?}");
+    }
+}

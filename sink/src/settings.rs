@@ -28,7 +28,7 @@ pub struct Settings {
 }
 
 /// The names of these parameters.
-const NAMES: [&str; 5] = ["patience", "optional", "keep_versions", "keep_days", "keep_permanent_days"];
+pub(crate) const NAMES: [&str; 5] = ["patience", "optional", "keep_versions", "keep_days", "keep_permanent_days"];
 
 impl Settings {
     /// Reads them from among a store's parameters.

@@ -339,6 +339,50 @@ async fn an_inventory_is_queried() -> Result<()> {
     Ok(())
 }
 
+/// The commands of the documentation, as words.
+fn documented_commands() -> Result<Vec<Vec<String>>> {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../sink/README.md"))?;
+    let blocks = readme.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let words = |line: &str| -> Vec<String> {
+        let parts = line.split('"').enumerate();
+        parts
+            .flat_map(|(at, part)| match at % 2 {
+                0 => part.split_whitespace().map(str::to_owned).collect(),
+                _ => vec![part.to_owned()],
+            })
+            .collect()
+    };
+    Ok(blocks.flat_map(str::lines).map(words).collect())
+}
+
+#[tokio::test]
+async fn the_documented_commands_run() -> Result<()> {
+    let nats = NatsServer::start().await?;
+    let _services = Services::start(&nats, 1)?;
+    let workspace = Workspace::new(KEEPING)?;
+    runs_with(Some(&nats), &workspace, 0).await?;
+    let (state, inventory) = (workspace.path().join("state"), inventory(&workspace));
+    std::fs::create_dir(&state)?;
+    std::fs::copy(&inventory, state.join("inventory.db"))?;
+    std::fs::copy(&inventory, workspace.path().join("inventory.db"))?;
+    let mut results = Vec::new();
+    for command in documented_commands()? {
+        assert_eq!(command[0], "coordinator");
+        let words =
+            command[1..].iter().map(|word| if word.starts_with("nats://") { nats.url() } else { word.as_str() });
+        let coordinator = workspace.coordinator(&words.collect::<Vec<&str>>()).env("CM_STATE_DIR", &state);
+        let output = coordinator.start()?.wait(PATIENCE).await?;
+        // There is no letter 17, nor any other.
+        let code = if command.iter().any(|word| word == "17") { 3 } else { 0 };
+        results.push(output.with_code(code)?);
+    }
+    assert_eq!(results.len(), 7);
+    assert!(results[4].stdout.contains("foo"), "{results:?}");
+    assert!(results[5].stdout.starts_with("data\r\n0\r\n"), "{results:?}");
+    assert_eq!(serde_json::from_str::<Vec<Value>>(&results[6].stdout)?.len(), 0, "no store keeps the events");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_document_that_is_refused_is_sent_back_later() -> Result<()> {
     let nats = NatsServer::start().await?;
