@@ -239,7 +239,7 @@ impl Truth {
                 },
                 "source": {
                     "origin_key": "mockcloud", "origin_class": "MockCloud", "origin_worker": "audit_mockcloud",
-                    "origin_type": "cloud", "id": self.id(number),
+                    "origin_type": "cloud", "id": self.id(number), "record_type": Self::record_type(number),
                 },
                 "audit_key": "audit", "audit_version": self.version, "origin_key": "mockevent",
                 "origin_class": "MockEvent", "origin_worker": "audit_mockevent", "origin_type": "event",
