@@ -11,7 +11,7 @@ use coordinator::schema::{Models, Service, Side, rule, write_shape};
 const WHEEL: &str = "../.testdeps/botocore-1.44.5-py3-none-any.whl";
 
 /// What was seen on the way.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Seen {
     models: usize,
     operations: usize,
@@ -21,6 +21,17 @@ struct Seen {
     bytes: usize,
     /// The most of one side.
     largest: usize,
+}
+
+impl Seen {
+    fn add(&mut self, other: &Self) {
+        self.models += other.models;
+        self.operations += other.operations;
+        self.sides += other.sides;
+        self.cycles += other.cycles;
+        self.bytes += other.bytes;
+        self.largest = self.largest.max(other.largest);
+    }
 }
 
 /// Counts what is written, and looks for marks in it.
@@ -72,35 +83,34 @@ fn every_operation_of_every_service_is_told() {
     let services = models.services().unwrap();
     assert_eq!(services.len(), 439);
     assert_eq!(services.iter().collect::<BTreeSet<_>>().len(), 439);
-    let all: Vec<(String, String)> = services
+    // Each version; `true` stands for the newest.
+    let all: Vec<(String, String, bool)> = services
         .iter()
-        .flat_map(|service| models.versions(service).into_iter().map(|version| (service.clone(), version)))
+        .flat_map(|service| {
+            let versions = models.versions(service);
+            let newest = versions.len() - 1;
+            versions.into_iter().enumerate().map(move |(at, version)| (service.clone(), version, at == newest))
+        })
         .collect();
-    assert_eq!(all.len(), 472);
     let next = Mutex::new(all.into_iter());
-    let seen = Mutex::new(Seen::default());
+    let seen = Mutex::new([Seen::default(); 2]);
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
             scope.spawn(|| {
                 let models = Models::at(&wheel).unwrap();
-                let mut own = Seen::default();
-                while let Some((service, version)) = { next.lock().unwrap().next() } {
+                while let Some((service, version, is_newest)) = { next.lock().unwrap().next() } {
+                    let mut own = Seen::default();
                     walk(&service, &models.text(&service, Some(&version)).unwrap(), &mut own);
+                    seen.lock().unwrap()[usize::from(is_newest)].add(&own);
                 }
-                let mut seen = seen.lock().unwrap();
-                seen.models += own.models;
-                seen.operations += own.operations;
-                seen.sides += own.sides;
-                seen.cycles += own.cycles;
-                seen.bytes += own.bytes;
-                seen.largest = seen.largest.max(own.largest);
             });
         }
     });
-    let seen = seen.into_inner().unwrap();
-    println!("{seen:?}");
-    assert_eq!((seen.models, seen.operations, seen.sides), (472, 19_796, 38_009));
+    let [older, newest] = seen.into_inner().unwrap();
+    println!("{newest:?}, and of older versions {older:?}");
+    assert_eq!((newest.models, newest.operations, newest.sides), (439, 19_796, 38_009));
+    assert_eq!(older.models, 33);
     // The old browser, which expands structures alone, ends on 42 of them with a traceback.
-    assert!(seen.cycles >= 42, "{seen:?}");
-    assert!(seen.largest < 64 << 20, "{seen:?}");
+    assert!(newest.cycles >= 42, "{newest:?}");
+    assert!(newest.largest < 64 << 20, "{newest:?}");
 }
