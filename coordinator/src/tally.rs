@@ -1,5 +1,6 @@
 //! What the stages have said of an audit's version so far, folded so that a message that comes twice counts once.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use proto::coverage::{Coverage, Fold};
@@ -230,7 +231,7 @@ impl Tally {
             *left.entry(reading).or_default() += 1;
         }
         let mut left: Vec<_> = left.into_iter().map(|(reading, count)| (reading.clone(), count)).collect();
-        left.sort_by(|one, other| other.1.cmp(&one.1));
+        left.sort_by_key(|(_, count)| Reverse(*count));
         left
     }
 

@@ -144,14 +144,15 @@ fn summary(text: &str) -> Vec<Vec<String>> {
         }
         words
     };
-    let rows = text.lines().filter_map(|line| match line.strip_prefix('│') {
-        Some(row) => Some(cells(row.trim_end_matches('│'))),
-        None if line.starts_with("Audit ") => {
+    // On a terminal the table has lines, as the README shows it; here it has none.
+    let rows = text.lines().filter_map(|line| match line.strip_prefix("Audit ") {
+        Some(line) => {
             let (audit, rest) = line.split_once(", version ")?;
             let (_, outcome) = rest.split_once(": ")?;
-            Some(vec![audit.to_owned(), outcome.to_owned()])
+            Some(vec![format!("Audit {audit}"), outcome.to_owned()])
         }
-        None => None,
+        None if line.starts_with(['┌', '╞', '└']) || line.trim().is_empty() => None,
+        None => Some(cells(line.trim_matches('│'))),
     });
     rows.collect()
 }

@@ -21,6 +21,7 @@ const EMAIL: &str = "email";
 const EXAMPLES: &str = "\
 Examples:
   coordinator alerts                  what tells people, and whom
+  coordinator alerts list             the same
   coordinator alerts test mymail      one message through the alert mymail
   coordinator alerts test email       one mail by `email:`, which tells of runs
 

@@ -22,6 +22,7 @@ const EXAMPLES: &str = "\
 Examples:
   coordinator rules --cloud azure --service storage     the rules over Azure's storage accounts
   coordinator rules --control cis_azure_3.0             those of a benchmark
+  coordinator rules list --severity high,critical       the same as `rules` alone
   coordinator rules show AzSQLDatabaseTDEEvent          all of a rule
   coordinator rules new my_rule --cloud azure --record-type sql_db
   coordinator rules test my_rule.yaml

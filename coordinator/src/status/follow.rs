@@ -1,5 +1,6 @@
 //! Follows a run at a broker: folds what is said of it, and asks the broker for the rest.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -56,6 +57,9 @@ pub struct Follower {
     audits: BTreeMap<Key, Followed>,
 }
 
+/// The result of each stage, by role and plugin.
+type Results = BTreeMap<(Role, Option<Key>), u64>;
+
 /// What is heard of an audit that runs.
 #[derive(Debug)]
 struct Followed {
@@ -64,7 +68,7 @@ struct Followed {
     /// Records of the last complete run.
     before: Option<u64>,
     listening: JoinHandle<()>,
-    seen: VecDeque<(Instant, BTreeMap<(Role, Option<Key>), u64>)>,
+    seen: VecDeque<(Instant, Results)>,
 }
 
 impl Drop for Followed {
@@ -220,7 +224,7 @@ impl Follower {
             let (count, reason) = (dead.count, &dead.reason);
             problems.push(format!("{role} {plugin}: {count} messages could not be processed, the first: {reason}"));
         }
-        left.sort_by(|one, other| other.units.cmp(&one.units));
+        left.sort_by_key(|left| Reverse(left.units));
         left.truncate(MOST_LEFT);
         Ok(AuditStatus {
             audit: audit.clone(),
