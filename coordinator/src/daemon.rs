@@ -226,7 +226,7 @@ async fn until_gone(bus: &SharedBus) {
 /// Says that the run of a turn begins.
 fn say_begun(schedule: &Schedule, claim: &turns::Claim) {
     let names: Vec<String> = claim.audits.iter().map(ToString::to_string).collect();
-    let turn = schedule.local(claim.turn).strftime("%Y-%m-%d %H:%M:%S %Z").to_string();
+    let turn = schedule.shown(claim.turn);
     say(&format!("run {} of {} begins: the turn of {turn}", claim.version, names.join(", ")));
 }
 

@@ -112,6 +112,12 @@ impl Schedule {
         moment.to_zoned(self.zone.clone())
     }
 
+    /// A moment as the clocks of the schedule's zone show it, for people.
+    #[must_use]
+    pub fn shown(&self, moment: Timestamp) -> String {
+        self.local(moment).strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
+    }
+
     /// The audits, for people.
     #[must_use]
     pub fn names(&self) -> String {

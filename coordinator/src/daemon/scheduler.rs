@@ -61,7 +61,7 @@ impl Scheduler {
             match schedule.next(now) {
                 Some(turn) => say(&format!(
                     "{names}: waiting for {} ({}), in {}",
-                    schedule.local(turn).strftime("%Y-%m-%d %H:%M:%S %Z"),
+                    schedule.shown(turn),
                     schedule.timing(),
                     span(u64::try_from(turn.duration_since(now).as_secs()).unwrap_or(0))
                 )),
@@ -120,7 +120,7 @@ impl Scheduler {
                     "{}: missed {missed} turn{}, the last at {}; `catch_up: true` makes up for the last",
                     schedule.names(),
                     if missed == 1 { "" } else { "s" },
-                    schedule.local(turn)
+                    schedule.shown(turn)
                 ));
                 served.missed += missed;
                 served.through = turn;
@@ -128,7 +128,7 @@ impl Scheduler {
             }
             Decision::Due { turn, missed } => {
                 if missed > 0 {
-                    say(&format!("{}: missed {missed} before the turn of {}", schedule.names(), schedule.local(turn)));
+                    say(&format!("{}: missed {missed} before the turn of {}", schedule.names(), schedule.shown(turn)));
                     served.missed += missed;
                 }
                 served.through = turn;
@@ -154,7 +154,7 @@ impl Scheduler {
         now: Timestamp,
     ) -> Result<(), RunError> {
         let names: Vec<String> = busy.iter().map(ToString::to_string).collect();
-        let running = format!("{}: still running at the turn of {}", names.join(", "), schedule.local(turn));
+        let running = format!("{}: still running at the turn of {}", names.join(", "), schedule.shown(turn));
         match (schedule.overlap, served.waiting) {
             (Overlap::Queue, None) => {
                 say(&format!("{running}: it waits (overlap: queue)"));
@@ -185,7 +185,7 @@ impl Scheduler {
         audits: Vec<Key>,
         now: Timestamp,
     ) -> Result<(), RunError> {
-        let claim = Claim { turn, version: Version::at(now), audits };
+        let claim = Claim { turn, at: now, version: Version::at(now), audits };
         served.claim = Some(claim.clone());
         if !self.change(schedule, served.clone()).await? {
             return Ok(());
@@ -203,7 +203,7 @@ impl Scheduler {
         mut claim: Claim,
     ) -> Result<(), RunError> {
         // Left by one that died long ago: it is a turn that was missed.
-        let is_old = claim.turn < self.up_since - GRACE && !schedule.catch_up;
+        let is_old = claim.at < self.up_since - GRACE && !schedule.catch_up;
         while !is_old && runs.begin(schedule, &claim).await? == Beginning::VersionTaken {
             claim.version = next_version(&claim.version);
             let bumped = Served { claim: Some(claim.clone()), ..served.clone() };
@@ -246,7 +246,156 @@ fn next_version(version: &Version) -> Version {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use proto::bus::memory::{MemoryBus, MemoryOptions};
+    use proto::bus::{BusErrorKind, SharedBus};
+    use proto::config::{ScheduleConfig, Timing};
+
     use super::*;
+
+    /// Runs that all coordinators see, as at a broker: which turn each version is of.
+    type Begun = Arc<Mutex<Vec<(Version, Timestamp)>>>;
+
+    struct Seen {
+        begun: Begun,
+        running: BTreeSet<Key>,
+        /// The coordinator falls asleep, or loses the broker, before it begins a run.
+        sleeps: bool,
+    }
+
+    #[async_trait]
+    impl Runs for Seen {
+        async fn running(&self) -> Result<BTreeSet<Key>, BusError> {
+            Ok(self.running.clone())
+        }
+
+        async fn begin(&mut self, _: &Schedule, claim: &Claim) -> Result<Beginning, RunError> {
+            if self.sleeps {
+                return Err(BusError::new(BusErrorKind::Unavailable, "asleep").into());
+            }
+            let mut begun = self.begun.lock().unwrap();
+            match begun.iter().find(|(version, _)| *version == claim.version) {
+                Some((_, turn)) if *turn == claim.turn => {}
+                Some(_) => return Ok(Beginning::VersionTaken),
+                None => begun.push((claim.version.clone(), claim.turn)),
+            }
+            Ok(Beginning::Done)
+        }
+    }
+
+    struct Coordinator {
+        scheduler: Scheduler,
+        runs: Seen,
+    }
+
+    impl Coordinator {
+        async fn serve(&mut self, now: Timestamp) -> bool {
+            self.scheduler.look(now);
+            self.scheduler.serve(&mut self.runs, now).await.is_ok()
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn key(name: &str) -> Key {
+        Key::new(name).unwrap()
+    }
+
+    /// A minute's schedule for two audits, at a bus that coordinators share.
+    fn coordinators(overlap: Overlap) -> (Begun, impl Fn(i64) -> Coordinator) {
+        let bus: SharedBus = Arc::new(MemoryBus::new(MemoryOptions::default()));
+        let begun = Begun::default();
+        let timing = Timing::parse("every 1m").unwrap();
+        let config = ScheduleConfig { timing, timezone: Some("UTC".into()), overlap, ..ScheduleConfig::default() };
+        let schedule = Schedule::new(&config, vec![key("a"), key("b")]).unwrap();
+        let shared = Arc::clone(&begun);
+        let coordinator = move |since: i64| Coordinator {
+            scheduler: Scheduler::new(vec![schedule.clone()], Arc::clone(&bus), at(since)),
+            runs: Seen { begun: Arc::clone(&shared), running: BTreeSet::new(), sleeps: false },
+        };
+        (begun, coordinator)
+    }
+
+    fn turns(begun: &Begun) -> Vec<Timestamp> {
+        begun.lock().unwrap().iter().map(|(_, turn)| *turn).collect()
+    }
+
+    #[tokio::test]
+    async fn of_two_that_both_think_they_lead_one_begins_a_turn() {
+        let (begun, coordinator) = coordinators(Overlap::Skip);
+        let (mut one, mut other) = (coordinator(5), coordinator(5));
+        // A second apart, so that they do not agree on a version by chance.
+        for second in 5..250 {
+            let coordinator = if second % 2 == 0 { &mut one } else { &mut other };
+            assert!(coordinator.serve(at(second)).await);
+        }
+        assert_eq!(turns(&begun), [at(60), at(120), at(180), at(240)]);
+    }
+
+    #[tokio::test]
+    async fn one_that_sleeps_over_a_claim_finds_it_begun() {
+        let (begun, coordinator) = coordinators(Overlap::Skip);
+        let (mut one, mut other) = (coordinator(5), coordinator(5));
+        assert!(one.serve(at(10)).await && other.serve(at(10)).await);
+        one.runs.sleeps = true;
+        assert!(!one.serve(at(60)).await);
+        assert_eq!(turns(&begun), []);
+        // The next leader reads what is known, and begins what was claimed, once.
+        other.scheduler.begin_term();
+        assert!(other.serve(at(66)).await && other.serve(at(67)).await);
+        assert_eq!(turns(&begun), [at(60)]);
+        assert_eq!(begun.lock().unwrap()[0].0, Version::at(at(60)));
+        one.runs.sleeps = false;
+        for second in 70..130 {
+            assert!(one.serve(at(second)).await && other.serve(at(second)).await);
+        }
+        assert_eq!(turns(&begun), [at(60), at(120)]);
+    }
+
+    #[tokio::test]
+    async fn a_version_that_another_run_has_is_left_to_it() {
+        let (begun, coordinator) = coordinators(Overlap::Skip);
+        let mut one = coordinator(5);
+        assert!(one.serve(at(5)).await);
+        begun.lock().unwrap().extend([60, 61].map(|second| (Version::at(at(second)), at(0))));
+        assert!(one.serve(at(60)).await);
+        assert_eq!(begun.lock().unwrap()[2], (Version::at(at(62)), at(60)));
+    }
+
+    #[tokio::test]
+    async fn a_turn_waits_once_and_is_not_lost_with_its_coordinator() {
+        let (begun, coordinator) = coordinators(Overlap::Queue);
+        let mut one = coordinator(5);
+        assert!(one.serve(at(5)).await);
+        one.runs.running.insert(key("a"));
+        for second in [60, 61, 120, 180] {
+            assert!(one.serve(at(second)).await);
+        }
+        assert_eq!(turns(&begun), []);
+        let mut next = coordinator(185);
+        assert!(next.serve(at(190)).await && next.serve(at(191)).await);
+        assert_eq!(turns(&begun), [at(60)]);
+        assert!(next.serve(at(240)).await);
+        assert_eq!(turns(&begun), [at(60), at(240)]);
+    }
+
+    #[tokio::test]
+    async fn audits_that_do_not_run_any_more_do_not_wait_for_those_that_do() {
+        let (begun, coordinator) = coordinators(Overlap::Skip);
+        let mut one = coordinator(5);
+        assert!(one.serve(at(5)).await);
+        one.runs.running.insert(key("a"));
+        assert!(one.serve(at(60)).await);
+        assert_eq!(turns(&begun), [at(60)]);
+        one.runs.running.insert(key("b"));
+        assert!(one.serve(at(120)).await && one.serve(at(121)).await);
+        one.runs.running.clear();
+        assert!(one.serve(at(122)).await);
+        assert_eq!(turns(&begun), [at(60)]);
+    }
 
     #[test]
     fn the_next_version_is_a_second_later() {

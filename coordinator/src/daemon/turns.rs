@@ -37,6 +37,9 @@ pub(super) struct Claim {
     /// The turn.
     #[serde(with = "moment")]
     pub(super) turn: Timestamp,
+    /// When it was claimed.
+    #[serde(with = "moment")]
+    pub(super) at: Timestamp,
     /// The version of its run.
     pub(super) version: Version,
     /// The audits that run: those that do not still run.

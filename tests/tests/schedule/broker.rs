@@ -15,7 +15,7 @@ plugins: {filestore: {params: {path: '{out}'}}}
 nats: {ack_wait: 2s}
 ";
 
-const RECORDS: usize = 60_000;
+const RECORDS: usize = 30_000;
 
 /// Runs that are caught in the middle.
 const LONG: &str = "
@@ -23,7 +23,7 @@ schedule: every 10s
 overlap: queue
 plugins:
   filestore: {params: {path: '{out}'}}
-  mockcloud: {params: {record_count: 60000}}
+  mockcloud: {params: {record_count: 30000}}
   mockevent: {params: {n: 50}}
 nats: {ack_wait: 2s}
 ";
