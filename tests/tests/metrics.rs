@@ -241,6 +241,46 @@ run: [prod]
     Ok(())
 }
 
+#[tokio::test]
+async fn a_coordinator_tells_of_the_last_run_of_each_audit() -> Result<()> {
+    let workspace = Workspace::new(
+        "
+plugins:
+  mockcloud: {params: {record_count: 50}}
+  filestore: {params: {path: '{out}'}}
+audits:
+  prod: {clouds: [mockcloud], stores: [filestore], events: [mockevent], alerts: [filestore]}
+run: [prod]
+schedule: every 1s
+",
+    )?;
+    let mut daemon = workspace.coordinator(&["run", "--health", "127.0.0.1:0"]).env("RUST_LOG", "info").start()?;
+    let address = address(&daemon).await?;
+    let of_audit = [("audit", "prod")];
+    let ended = async {
+        loop {
+            let scrape = scrape(&address).await?;
+            if scrape.sum("cloudmarker_runs_total", &[("audit", "prod"), ("outcome", "complete")]) >= 1.0 {
+                return anyhow::Ok(scrape);
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    let scrape = timeout(PATIENCE, ended).await.context("no run ends")??;
+    assert_eq!(scrape.sum("cloudmarker_run_last_complete", &of_audit), 1.0);
+    assert_eq!(scrape.sum("cloudmarker_run_coverage_gaps", &of_audit), 0.0);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs_f64();
+    let end = scrape.sum("cloudmarker_run_last_end_timestamp_seconds", &of_audit);
+    ensure!(end <= now && now - end < 60.0, "{end}");
+    // All stages are in this process, and so are their counts.
+    ensure!(scrape.sum("cloudmarker_records_total", &of_audit) >= 50.0);
+    ensure!(scrape.sum("cloudmarker_records_evaluated_total", &of_audit) >= 50.0);
+    assert_eq!(get(&address, "/readyz").await?, (200, "ready\n".to_owned()));
+    daemon.terminate()?;
+    daemon.wait(PATIENCE).await?.with_code(0)?;
+    Ok(())
+}
+
 /// The options that a text names.
 fn options(text: &str) -> BTreeSet<&str> {
     let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));

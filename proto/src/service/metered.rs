@@ -559,6 +559,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_lag_is_what_waits_and_what_is_held() {
+        super::super::metrics::begin(Stage::Collector);
+        let bus: SharedBus = Arc::new(MemoryBus::new(MemoryOptions::default()));
+        bus.ensure_streams().await.unwrap();
+        let pool = Key::new("pool-of-lag").unwrap();
+        let (id, filter) = (ConsumerId::pool(&pool), subject::units_of_pool(&pool));
+        let spec = ConsumerSpec { id: id.clone(), filter, ack_wait: Duration::from_secs(60), metadata: Vec::new() };
+        bus.create_consumer(&spec).await.unwrap();
+        let version = Version::new("20260131_235959").unwrap();
+        let metered = Metered::new(bus, None);
+        for n in 0..3 {
+            let message = Outgoing::new(subject::unit(&pool, &pool, &version, &pool), n.to_string().into());
+            metered.publish(message).await.unwrap();
+        }
+        let mut puller = metered.pull(&id, PullLimits { messages: 1, ..PullLimits::default() }).await.unwrap();
+        let held = puller.next().await.unwrap();
+        measure_lag(&metered).await;
+        let metrics = metrics().unwrap();
+        let told = |gauge: &prometheus::IntGaugeVec| gauge.with_label_values(&["", "cloud", "pool-of-lag"]).get();
+        assert_eq!((told(&metrics.lag), told(&metrics.unsettled)), (2, 1));
+        held.ack().await.unwrap();
+        drop(puller);
+        measure_lag(&metered).await;
+        assert_eq!((told(&metrics.lag), told(&metrics.unsettled)), (0, 0), "nobody pulls any more");
+    }
+
+    #[tokio::test]
     async fn a_closed_gate_lets_others_take_what_was_pulled() {
         let bus: SharedBus = Arc::new(MemoryBus::new(MemoryOptions::default()));
         bus.ensure_streams().await.unwrap();
