@@ -250,7 +250,10 @@ mod tests {
         assert_eq!(event["com"]["severity"], "high");
         assert_eq!(event["com"]["controls"], json!({"cis": ["1.1"]}));
         assert_eq!(event["com"]["resource"]["name"], "n");
-        assert_eq!(event["com"]["source"], json!({"origin_key": "azcloud", "origin_type": "cloud"}));
+        assert_eq!(
+            event["com"]["source"],
+            json!({"origin_key": "azcloud", "origin_type": "cloud", "record_type": "x"})
+        );
         assert_eq!(event["com"]["evidence"], json!({"seen": true}));
         assert!(event.get("raw").is_none());
     }
