@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 use tests::awssim::{Account, Arrival, Awssim};
+use tests::cloudsim::{Cloudsim, LateEvent};
 use tests::harness::{Launch, NatsServer, Output, Services, Workspace};
 
 const ONE: &str = "111111111111";
@@ -47,6 +48,32 @@ impl Logs {
         Ok(logs)
     }
 
+    /// The same for the Activity Log.
+    fn of_azure(azure: &Cloudsim, params: &Value) -> Result<Self> {
+        let logs = Self { workspace: Workspace::new("{}")? };
+        let mut all = json!({
+            "tenant": azure.tenant(), "client": azure.client_id(), "secret": azure.client_secret(),
+            "login_endpoint": azure.url(), "arm_endpoint": azure.url(),
+        });
+        let members = all.as_object_mut().context("an object")?;
+        members.extend(params.as_object().context("an object")?.clone());
+        logs.configure_plugin("AzActivityLog", &all)?;
+        Ok(logs)
+    }
+
+    fn configure_plugin(&self, class: &str, params: &Value) -> Result<()> {
+        let configuration = json!({
+            "plugins": {
+                "trail": {"plugin": class, "params": params},
+                "inventory": {"plugin": "SqliteStore", "params": {"path": self.inventory()}},
+                "vaults": {"plugin": "azure_key_vault_deleted"},
+            },
+            "audits": {"logs": {"clouds": ["trail"], "stores": ["inventory"], "events": ["vaults"]}},
+            "run": ["logs"],
+        });
+        self.workspace.configure(&configuration.to_string())
+    }
+
     fn configure(&self, aws: &Awssim, params: &Value) -> Result<()> {
         let (one, two) = two_accounts();
         let mut all = json!({
@@ -61,15 +88,7 @@ impl Logs {
         });
         let members = all.as_object_mut().context("an object")?;
         members.extend(params.as_object().context("an object")?.clone());
-        let configuration = json!({
-            "plugins": {
-                "trail": {"plugin": "AwsCloudTrail", "params": all},
-                "inventory": {"plugin": "SqliteStore", "params": {"path": self.inventory()}},
-            },
-            "audits": {"logs": {"clouds": ["trail"], "stores": ["inventory"]}},
-            "run": ["logs"],
-        });
-        self.workspace.configure(&configuration.to_string())
+        self.configure_plugin("AwsCloudTrail", &all)
     }
 
     fn inventory(&self) -> PathBuf {
@@ -308,5 +327,54 @@ async fn wrong_keys_and_roles_and_accounts_cost_their_own_account() -> Result<()
         assert!(!output.stdout.contains(wrong_secret) && !output.stderr.contains(wrong_secret));
         assert_eq!(logs.ids()?.len(), 2 * 4, "{why}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_activity_log_of_each_subscription_is_kept_whatever_its_spelling() -> Result<()> {
+    let azure = Cloudsim::builder()
+        .subscriptions(3)
+        .page_size(7)
+        .activity(120, DAY * 5)
+        .faults(|faults| faults.throttle_every = 25)
+        .start()
+        .await?;
+    let keep = json!([{"rule": "Machines", "field": "operationName", "like": "microsoft.compute/VIRTUALMACHINES/*"}]);
+    let logs = Logs::of_azure(&azure, &json!({"keep": keep, "window": "2d", "reach": "10d"}))?;
+    let truth = || -> BTreeSet<String> {
+        let events = (0..3).flat_map(|subscription| azure.activity(subscription));
+        let is_kept = |event: &Value| {
+            event["operationName"]["value"].as_str().unwrap().to_lowercase().starts_with("microsoft.compute/virtual")
+        };
+        events.filter(is_kept).map(|event| event["eventDataId"].as_str().unwrap().to_owned()).collect()
+    };
+    let output = logs.run().await?.with_code(0)?;
+    assert_eq!(logs.ids()?, truth(), "{output:?}");
+    assert_eq!(truth().len(), 3 * 40);
+    let documents = logs.documents()?;
+    let one = documents.iter().find(|it| it["com"]["action"] == "MICROSOFT.COMPUTE/virtualMachines/delete").unwrap();
+    assert_eq!((&one["com"]["outcome"], &one["com"]["actor"]["kind"]), (&json!("success"), &json!("user")));
+    assert_eq!((&one["com"]["lifetime"], &one["com"]["rules"]), (&json!("permanent"), &json!(["Machines"])));
+
+    // What comes in late is read by the next run, and nothing twice.
+    let late = jiff::Timestamp::now().as_second() - 600;
+    azure.arrive(1, LateEvent { time: late, operation: "Microsoft.Compute/virtualMachines/write".into() });
+    logs.run().await?.with_code(0)?;
+    assert_eq!(logs.ids()?, truth());
+    assert_eq!(truth().len(), 3 * 40 + 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_forbidden_subscription_is_told_and_read_later() -> Result<()> {
+    let azure =
+        Cloudsim::builder().subscriptions(2).activity(30, DAY).faults(|faults| faults.forbid(1)).start().await?;
+    let logs = Logs::of_azure(&azure, &json!({"keep": "all", "reach": "3d"}))?;
+    let output = logs.run().await?.with_code(3)?;
+    assert!(output.stdout.contains("denied") && output.stdout.contains("cloud_activity"), "{output:?}");
+    assert_eq!(logs.ids()?.len(), 30);
+    azure.faults(|faults| *faults = tests::cloudsim::Faults::default());
+    logs.run().await?.with_code(0)?;
+    assert_eq!(logs.ids()?.len(), 60);
     Ok(())
 }

@@ -12,6 +12,7 @@ use futures::{StreamExt, stream};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::activity_log;
 use super::arm_error::ArmError;
 use super::arm_request::{Known, Query, Target, is_api_version, is_guid};
 use super::faults::{Absence, Ailment, Passage, Trouble};
@@ -158,6 +159,9 @@ impl Call<'_> {
         self.meet_trouble(subscription, id, &mut blemish)?;
         match &self.target {
             Target::Known(known) => self.known(subscription, known, version, &query, &blemish),
+            Target::Unknown { kind, .. } if kind.eq_ignore_ascii_case("eventtypes") => {
+                Ok(activity_log::answer(self.simulation, subscription, self.request, blemish.cut_off))
+            }
             Target::Unknown { namespace, kind, .. } => Err(ArmError::unknown_resource_type(kind, namespace, version)),
             _ => json(&self.simulation.estate.subscription(subscription), false),
         }

@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use super::Cloudsim;
+use super::activity_log::ActivityLog;
 use super::assertion::Credentials;
 use super::estate::{Estate, Size};
 use super::faults::{Faults, Gate};
@@ -39,6 +40,7 @@ pub struct Builder {
     rate_limit: Option<(u32, f64)>,
     is_tls: bool,
     faults: Faults,
+    activity: ActivityLog,
 }
 
 impl Default for Builder {
@@ -57,11 +59,21 @@ impl Default for Builder {
             // What Entra ID says of its tokens, most of the time.
             token_lifetime: Duration::from_secs(3599),
             faults: Faults::default(),
+            activity: ActivityLog::default(),
         }
     }
 }
 
 impl Builder {
+    /// So many events in the Activity Log of each subscription, evenly over so long a time until now.
+    #[must_use]
+    pub fn activity(mut self, count: u64, span: Duration) -> Self {
+        let until = jiff::Timestamp::now().as_second();
+        let from = until.saturating_sub_unsigned(span.as_secs());
+        self.activity = ActivityLog { from, until, count, ..ActivityLog::default() };
+        self
+    }
+
     /// The address to listen on; only loopback addresses are taken. By default a free port of 127.0.0.1.
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = address;
@@ -316,6 +328,7 @@ impl Builder {
             tokens: Shared::default(),
             gate: Shared::new(Gate::new(self.faults)),
             statistics: Shared::default(),
+            activity: Shared::new(self.activity),
             answers: AtomicU64::new(0),
         });
         let (stop, stopped) = oneshot::channel::<()>();

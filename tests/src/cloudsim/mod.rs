@@ -30,6 +30,7 @@
 //! # }
 //! ```
 
+mod activity_log;
 mod arm;
 mod arm_error;
 mod arm_request;
@@ -65,6 +66,7 @@ use anyhow::{Context, Result};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+pub use activity_log::LateEvent;
 pub use builder::Builder;
 pub use estate::{Counts, Estate, Inventory};
 pub use faults::{Absence, Ailment, Faults, Oddity, Times, Trouble};
@@ -171,6 +173,16 @@ impl Cloudsim {
     pub fn readable_numbers(&self, subscription: usize, kind: Kind) -> Vec<usize> {
         let faults = self.simulation.gate.lock().faults().clone();
         self.estate().readable(subscription, kind, &faults).collect()
+    }
+
+    /// An event of the Activity Log of a subscription comes in, whenever it happened.
+    pub fn arrive(&self, subscription: usize, event: LateEvent) {
+        self.simulation.activity.lock().late.entry(subscription).or_default().push(event);
+    }
+
+    /// All events of the Activity Log of a subscription.
+    pub fn activity(&self, subscription: usize) -> Vec<serde_json::Value> {
+        self.simulation.activity.lock().all(&self.simulation, subscription)
     }
 
     /// The certificate, in PEM, that a client must trust, if the server speaks https.

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use axum::http::{HeaderMap, header};
 
+use super::activity_log::ActivityLog;
 use super::assertion::Credentials;
 use super::estate::Estate;
 use super::faults::{Gate, Passage};
@@ -33,6 +34,7 @@ pub(super) struct Simulation {
     pub(super) tokens: Shared<Tokens>,
     pub(super) gate: Shared<Gate>,
     pub(super) statistics: Shared<Statistics>,
+    pub(super) activity: Shared<ActivityLog>,
     pub(super) answers: AtomicU64,
 }
 
