@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use proto::bus::Message;
+use proto::bus::{Message, header};
 use proto::frame;
 use proto::plan::{Plan, PluginSpec};
 use proto::record::{self, RecordView, Target};
@@ -12,6 +12,22 @@ use proto::subject::{self, Key, Version};
 use serde::Deserialize;
 
 use crate::store::Document;
+
+/// What a document takes beside its body, in bytes: its fields, where it comes from, its id among those of its batch, and
+/// what a store makes of it.
+pub(super) const PER_DOCUMENT: usize = 640;
+
+/// How much the documents of a message take, as its headers have it.
+pub(super) fn expected(message: &Message) -> usize {
+    let number = |name| message.header(name).and_then(|text| text.parse::<usize>().ok()).unwrap_or_default();
+    let body = number(header::RAW_BYTES).clamp(message.payload.len(), frame::MAX_RAW_BYTES.max(message.payload.len()));
+    with_headroom(body) + number(header::COUNT).clamp(1, frame::MAX_RECORDS as usize) * PER_DOCUMENT
+}
+
+/// What is reserved for the documents of a body: each gets the fields of its target.
+fn with_headroom(body: usize) -> usize {
+    body + body / 8
+}
 
 /// Makes the documents of one store of an audit's version.
 #[derive(Debug)]
@@ -25,6 +41,8 @@ pub(super) struct Maker {
 pub(super) struct Opened {
     /// Its documents.
     pub(super) documents: Vec<Document>,
+    /// What their bodies take together.
+    pub(super) bytes: usize,
     /// The lines that are none: each with the reason.
     pub(super) odd: Vec<(String, Bytes)>,
 }
@@ -40,7 +58,7 @@ impl Maker {
         let body = frame::open(message).map_err(|error| error.to_string())?;
         let origin = subject::parse(&message.subject).map(|(_, _, origin)| origin);
         // One allocation for all documents of a message, which come and go together.
-        let mut text = Vec::with_capacity(body.len() + body.len() / 8);
+        let mut text = Vec::with_capacity(with_headroom(body.len()));
         let (mut made, mut odd) = (Vec::new(), Vec::new());
         for line in frame::lines(&body) {
             let start = text.len();
@@ -53,6 +71,7 @@ impl Maker {
                 }
             }
         }
+        let bytes = text.capacity();
         let text = Bytes::from(text);
         let document = |(id, record_type, range): (String, String, std::ops::Range<usize>)| Document {
             id,
@@ -61,7 +80,7 @@ impl Maker {
             version: self.version.clone(),
             body: text.slice(range),
         };
-        Ok(Opened { documents: made.into_iter().map(document).collect(), odd })
+        Ok(Opened { documents: made.into_iter().map(document).collect(), bytes, odd })
     }
 
     fn write(&self, text: &mut Vec<u8>, line: &[u8]) -> Result<(String, String), String> {

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -15,7 +16,8 @@ use proto::status::{self, Counts, DeadLetter, Settled, Status};
 use proto::subject::{Key, Role, Version};
 use tokio::time::Instant;
 
-use super::documents::{Maker, Source};
+use super::budget::{Room, Share};
+use super::documents::{Maker, PER_DOCUMENT, Source, expected};
 use super::health::Health;
 use super::write::{self, HOLD, Unsettled};
 use super::{Ended, Job};
@@ -28,14 +30,17 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 const QUIET: Duration = Duration::from_millis(20);
 /// How many deliveries may end with their worker. Those that were given back while the store was down come to it.
 const MAX_LOST_DELIVERIES: u64 = 20;
-/// The most that is in hand of one store, in bytes of documents.
-const MAX_IN_HAND: usize = 64 * 1024 * 1024;
+/// What a puller has in its buffer, in bytes of compressed frames: some thousand documents.
+const PULLED: usize = 1024 * 1024;
+/// The parts of what it may hold that a lane makes batches of: one is being filled while others are written.
+const BATCHES: usize = 3;
 
 /// One worker's part in filling a store.
 pub(super) struct Lane<'a> {
     job: &'a Job,
     store: &'a Arc<dyn Store>,
     health: &'a Health,
+    share: &'a Share,
     limits: BatchLimits,
     patience: Duration,
     maker: Maker,
@@ -44,6 +49,8 @@ pub(super) struct Lane<'a> {
     in_hand: HashMap<u64, InHand>,
     next_slot: u64,
     bytes_in_hand: usize,
+    /// A message for which there is no room.
+    waiting: Option<Delivery>,
     filling: Batch,
     full: VecDeque<Batch>,
     writing: FuturesUnordered<BoxFuture<'a, Result<Written, Ended>>>,
@@ -54,6 +61,7 @@ pub(super) struct Lane<'a> {
 /// A message that is not settled.
 struct InHand {
     delivery: Delivery,
+    room: Room,
     bytes: usize,
     /// Documents that are neither stored nor buried.
     left: usize,
@@ -83,10 +91,12 @@ impl Batch {
         }
     }
 
-    fn is_full_before(&self, document: &Document, limits: &BatchLimits) -> bool {
+    fn is_full_before(&self, document: &Document, limits: &BatchLimits, most: usize) -> bool {
+        let bytes = self.bytes + document.body.len();
         !self.documents.is_empty()
             && (self.documents.len() >= limits.documents
-                || self.bytes + document.body.len() > limits.bytes
+                || bytes > limits.bytes
+                || bytes + self.documents.len() * PER_DOCUMENT > most
                 || self.ids.contains(&document.id))
     }
 
@@ -108,11 +118,17 @@ struct Written {
 }
 
 impl<'a> Lane<'a> {
-    pub(super) fn new(job: &'a Job, store: &'a Arc<dyn Store>, settings: &Settings, health: &'a Health) -> Self {
+    pub(super) fn new(
+        job: &'a Job,
+        store: &'a Arc<dyn Store>,
+        settings: &Settings,
+        health: &'a Health,
+        share: &'a Share,
+    ) -> Self {
         let limits = store.limits();
         let limits = BatchLimits {
             documents: limits.documents.max(1),
-            bytes: limits.bytes.clamp(1, MAX_IN_HAND),
+            bytes: limits.bytes.max(1),
             in_flight: limits.in_flight.max(1),
             ..limits
         };
@@ -120,6 +136,7 @@ impl<'a> Lane<'a> {
             job,
             store,
             health,
+            share,
             limits,
             patience: settings.patience(),
             maker: Maker::new(&job.open.plan, &job.spec),
@@ -127,6 +144,7 @@ impl<'a> Lane<'a> {
             in_hand: HashMap::new(),
             next_slot: 0,
             bytes_in_hand: 0,
+            waiting: None,
             filling: Batch::default(),
             full: VecDeque::new(),
             writing: FuturesUnordered::new(),
@@ -138,7 +156,7 @@ impl<'a> Lane<'a> {
     /// Works until the version has ended, or something is in the way. What is in hand then is given back.
     pub(super) async fn work(mut self) -> Ended {
         let id: ConsumerId = self.job.consumer();
-        let limits = PullLimits { bytes: 4 * 1024 * 1024, ..PullLimits::default() };
+        let limits = PullLimits { bytes: PULLED, ..PullLimits::default() };
         let mut puller = match self.job.worker.bus.pull(&id, limits).await {
             Ok(puller) => puller,
             Err(error) => return Ended::Bus(error),
@@ -146,7 +164,14 @@ impl<'a> Lane<'a> {
         let unwanted = self.job.unwanted();
         tokio::pin!(unwanted);
         let mut ticks = tokio::time::interval(PROGRESS_EVERY);
+        let mut freed = self.share.freed();
         loop {
+            freed.mark_unchanged();
+            if let Some(delivery) = self.waiting.take()
+                && let Err(error) = self.take_if_there_is_room(delivery).await
+            {
+                return Ended::Bus(error);
+            }
             self.begin_writing();
             if self.stopping && self.in_hand.is_empty() && self.settling.is_empty() {
                 return Ended::Stopped;
@@ -160,12 +185,14 @@ impl<'a> Lane<'a> {
                 Some(settled) = self.settling.next() => if let Err(error) = settled {
                     return Ended::Bus(error);
                 },
-                delivery = puller.next(), if self.has_room() => match delivery {
-                    Ok(delivery) => if let Err(error) = self.take(delivery).await {
+                delivery = puller.next(), if self.takes_more() => match delivery {
+                    Ok(delivery) => if let Err(error) = self.take_if_there_is_room(delivery).await {
                         return Ended::Bus(error);
                     },
                     Err(error) => return Ended::Bus(error),
                 },
+                // It is looked again, above. The budget outlives its lanes.
+                Ok(()) = freed.changed(), if self.waiting.is_some() => {}
                 () = until(due), if due.is_some() => {
                     let batch = std::mem::take(&mut self.filling);
                     self.full.push_back(batch);
@@ -189,7 +216,8 @@ impl<'a> Lane<'a> {
         if !self.full.is_empty() || self.writing.len() >= self.limits.in_flight {
             return None;
         }
-        if self.stopping {
+        // Nothing more comes before this is written.
+        if self.stopping || (self.waiting.is_some() && self.writing.is_empty()) {
             return Some(since);
         }
         let lingered = since + self.limits.linger;
@@ -197,9 +225,9 @@ impl<'a> Lane<'a> {
         Some(if self.writing.is_empty() { lingered.min(last + QUIET) } else { lingered })
     }
 
-    fn has_room(&self) -> bool {
-        let most = self.limits.bytes.saturating_mul(self.limits.in_flight + 1).min(MAX_IN_HAND);
-        !self.stopping && self.full.is_empty() && self.bytes_in_hand < most
+    fn takes_more(&self) -> bool {
+        let most = self.limits.bytes.saturating_mul(self.limits.in_flight + 1);
+        !self.stopping && self.waiting.is_none() && self.full.is_empty() && self.bytes_in_hand < most
     }
 
     fn begin_writing(&mut self) {
@@ -227,8 +255,22 @@ impl<'a> Lane<'a> {
         span
     }
 
+    /// Takes a message in hand, or keeps it until others are settled. One that is not wanted any more is given back.
+    async fn take_if_there_is_room(&mut self, delivery: Delivery) -> Result<(), BusError> {
+        if self.stopping {
+            return Ok(());
+        }
+        match self.share.take(expected(&delivery.message)) {
+            Some(room) => self.take(delivery, room).await,
+            None => {
+                self.waiting = Some(delivery);
+                Ok(())
+            }
+        }
+    }
+
     /// Takes a message in hand.
-    async fn take(&mut self, delivery: Delivery) -> Result<(), BusError> {
+    async fn take(&mut self, delivery: Delivery, mut room: Room) -> Result<(), BusError> {
         let message = &delivery.message;
         let slot = self.next_slot;
         self.next_slot += 1;
@@ -242,16 +284,22 @@ impl<'a> Lane<'a> {
         };
         let span = self.span(message);
         let from = span.context();
-        let mut in_hand = InHand { bytes: 0, left: 0, stored: 0, span, delivery };
+        if let Ok(opened) = &opened {
+            room.correct(opened.bytes + opened.documents.len() * PER_DOCUMENT);
+        }
+        let mut in_hand = InHand { room, bytes: 0, left: 0, stored: 0, span, delivery };
         match opened {
             Ok(opened) => {
                 for (reason, line) in opened.odd {
                     self.graves.bury(&source, reason, &line).await?;
                 }
+                // The documents are there.
+                in_hand.delivery.message.payload = Bytes::new();
                 in_hand.left = opened.documents.len();
                 in_hand.bytes = opened.documents.iter().map(|document| document.body.len()).sum();
+                let most = self.share.guaranteed() / BATCHES;
                 for document in opened.documents {
-                    if self.filling.is_full_before(&document, &self.limits) {
+                    if self.filling.is_full_before(&document, &self.limits, most) {
                         let batch = std::mem::take(&mut self.filling);
                         self.full.push_back(batch);
                     }
@@ -291,9 +339,10 @@ impl<'a> Lane<'a> {
     }
 
     /// Says what became of messages, and acknowledges them.
-    fn settle(&mut self, done: Vec<InHand>) {
+    fn settle(&mut self, mut done: Vec<InHand>) {
         let job = self.job;
         self.bytes_in_hand -= done.iter().map(|in_hand| in_hand.bytes).sum::<usize>();
+        done.iter_mut().for_each(|in_hand| in_hand.room.correct(0));
         let settled = done.iter().map(|in_hand| Settled {
             seq: in_hand.delivery.message.seq,
             records: in_hand.stored,
@@ -311,8 +360,9 @@ impl<'a> Lane<'a> {
     }
 
     async fn say_progress(&mut self) {
-        for in_hand in self.in_hand.values() {
-            if let Err(error) = in_hand.delivery.progress().await {
+        let in_hand = self.in_hand.values().map(|in_hand| &in_hand.delivery);
+        for delivery in in_hand.chain(&self.waiting) {
+            if let Err(error) = delivery.progress().await {
                 tracing::debug!(%error, "cannot report progress");
                 return;
             }
@@ -341,7 +391,8 @@ async fn settle_batch(
     span.set("cloudmarker.plugin", &graves.plugin);
     span.set("cloudmarker.documents", documents.len() as u64);
     let began = Instant::now();
-    let written = write::write(&*store, documents.clone(), health, patience).await;
+    let (count, bodies) = (documents.len(), documents.iter().map(|document| document.body.clone()).collect::<Vec<_>>());
+    let written = write::write(&*store, documents, health, patience).await;
     let settled = match written {
         Ok(settled) => settled,
         Err(unsettled) => {
@@ -354,15 +405,15 @@ async fn settle_batch(
         }
     };
     drop(span);
-    graves.count(&settled, documents.len(), began.elapsed());
+    graves.count(&settled, count, began.elapsed());
     let mut written = Written { stored: HashMap::new(), buried: HashMap::new() };
     let mut refused = HashSet::new();
     for (place, reason) in settled.refused {
         if !refused.insert(place) {
             continue;
         }
-        if let (Some(document), Some(source)) = (documents.get(place), sources.get(place)) {
-            graves.bury(source, reason, &document.body).await.map_err(Ended::Bus)?;
+        if let (Some(body), Some(source)) = (bodies.get(place), sources.get(place)) {
+            graves.bury(source, reason, body).await.map_err(Ended::Bus)?;
             *written.buried.entry(source.slot).or_default() += 1;
         }
     }

@@ -1,9 +1,10 @@
 //! What all shared stores have in common: documents are made of messages, batched, written with patience, and a
 //! message is acknowledged when all its documents are stored or among the dead letters.
 //!
-//! Any number of workers share a store's consumer. What one of them holds is bounded, so a slow store makes a run
-//! slower, not larger.
+//! Any number of workers share a store's consumer. What all stores of one of them hold is bounded ([`budget`]), so a slow
+//! store makes a run slower, not larger, and no other store slow.
 
+pub(crate) mod budget;
 mod documents;
 mod health;
 mod lane;
@@ -32,6 +33,7 @@ use tokio::time::Instant;
 use crate::registry::{self, Context};
 use crate::settings::Settings;
 use crate::store::{Store, StoreError};
+use budget::Budget;
 use health::Health;
 use lane::Lane;
 
@@ -70,7 +72,13 @@ async fn serve_versions(worker: Worker) {
         while serving.try_join_next().is_some() {}
         for spec in open.plan.plugins.iter().filter(|spec| !spec.exclusive) {
             prunes |= Settings::read(&spec.params).is_ok_and(|settings| settings.prunes());
-            let job = Job { worker: worker.clone(), open: open.clone(), spec: spec.clone(), has_connected: false };
+            let job = Job {
+                worker: worker.clone(),
+                open: open.clone(),
+                spec: spec.clone(),
+                has_connected: false,
+                budget: Budget::of_process(),
+            };
             serving.spawn(serve(job));
         }
     }
@@ -87,6 +95,7 @@ struct Job {
     open: OpenAudit,
     spec: PluginSpec,
     has_connected: bool,
+    budget: Arc<Budget>,
 }
 
 /// Why a lane ended.
@@ -113,9 +122,11 @@ async fn serve(job: Job) {
 /// Fills a store until the version has ended.
 async fn fill(mut job: Job, store: Arc<dyn Store>, settings: Settings) {
     let health = Health::default();
+    // Before it is connected: the others' parts are smaller from the first document on.
+    let share = job.budget.lane();
     let (mut pause, mut missing, mut panics) = (FIRST_PAUSE, None::<Instant>, 0);
     while job.connect(&*store, &settings, &health).await {
-        let lane = Lane::new(&job, &store, &settings, &health).work();
+        let lane = Lane::new(&job, &store, &settings, &health, &share).work();
         match AssertUnwindSafe(lane).catch_unwind().await {
             Ok(Ended::NotWanted | Ended::Stopped) => break,
             Ok(Ended::Down) => {}
@@ -141,6 +152,7 @@ async fn fill(mut job: Job, store: Arc<dyn Store>, settings: Settings) {
             }
         }
     }
+    drop(share);
     if job.has_connected {
         job.prune(&*store, &settings).await;
     }

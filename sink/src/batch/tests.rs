@@ -143,6 +143,10 @@ struct Filling {
 
 impl Filling {
     async fn begin(store: Told, settings: serde_json::Value) -> Self {
+        Self::begin_within(Budget::new(1 << 26), store, settings).await
+    }
+
+    async fn begin_within(budget: Arc<Budget>, store: Told, settings: serde_json::Value) -> Self {
         let store = Arc::new(store);
         let bus: SharedBus =
             Arc::new(MemoryBus::new(MemoryOptions { stream_bytes: 1 << 30, ..MemoryOptions::default() }));
@@ -193,7 +197,7 @@ impl Filling {
         let state = AuditState { phase: Phase::Collecting, ..AuditState::default() };
         let (view, receiver) = watch::channel(AuditView { state, stopping: false });
         let open = OpenAudit { plan: Arc::new(plan), view: receiver };
-        let job = Job { worker, open, spec: spec(), has_connected: false };
+        let job = Job { worker, open, spec: spec(), has_connected: false, budget };
         let settings = Settings::read(&settings).unwrap();
         let task = tokio::spawn(fill(job, Arc::clone(&store) as Arc<dyn Store>, settings));
         Self { bus, store, status, dead, view, shutdown, task }
@@ -443,4 +447,50 @@ async fn a_document_that_the_server_chokes_on_is_found_and_set_aside() {
     assert!(letter.reason.ends_with("it restarts") && letter.message.contains("\"data\":30,"), "{letter:?}");
     filling.until_stored(39).await;
     assert_eq!(filling.end().await.stored(), 39);
+}
+
+/// What the messages that are not settled take, at 100 documents of about 1 kB each.
+fn held(state: ConsumerState) -> usize {
+    usize::try_from(state.ack_pending).unwrap() * 100 * (1_000 + documents::PER_DOCUMENT)
+}
+
+#[tokio::test]
+async fn stores_share_what_they_hold_and_one_at_a_stand_holds_up_no_other() {
+    let budget = Budget::new(2_000_000);
+    let limits = BatchLimits { documents: 1_000, bytes: 1 << 20, linger: Duration::from_millis(50), in_flight: 8 };
+    let mut stuck = Told::new(|_, _| None);
+    (stuck.taking, stuck.limits) = (Duration::from_secs(3600), limits);
+    let mut stuck = Filling::begin_within(Arc::clone(&budget), stuck, json!({})).await;
+    stuck.until(|status, _| matches!(status, Status::Connected(_))).await;
+    let mut fast = Told::new(|_, _| None);
+    (fast.taking, fast.limits) = (Duration::from_millis(5), limits);
+    let mut fast = Filling::begin_within(budget, fast, json!({})).await;
+    fast.until(|status, _| matches!(status, Status::Connected(_))).await;
+    stuck.publish(0..6_000, 100, "first").await;
+    let full = async {
+        while held(stuck.state().await) < 1_200_000 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), full).await.expect("it takes what is left");
+    fast.publish(0..6_000, 100, "first").await;
+    fast.until_stored(6_000).await;
+    // One message more is in hand, without its documents.
+    let most = 1_500_000 + held(ConsumerState { ack_pending: 1, ..stuck.state().await });
+    assert!(held(stuck.state().await) <= most, "{:?} of {most}", stuck.state().await);
+    assert_eq!((stuck.store.stored(), fast.end().await.stored()), (0, 6_000));
+    stuck.end().await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_larger_than_all_there_is_passes_alone() {
+    let mut store = Told::new(|_, _| None);
+    store.limits = BatchLimits { linger: Duration::from_secs(3600), ..store.limits };
+    let mut filling = Filling::begin_within(Budget::new(20_000), store, json!({})).await;
+    // Each of them, and some that are smaller, between which a batch is not full.
+    filling.publish(0..300, 60, "first").await;
+    filling.publish(300..400, 1, "second").await;
+    filling.publish(400..500, 60, "third").await;
+    filling.until_stored(500).await;
+    assert_eq!(filling.end().await.stored(), 500);
 }
