@@ -133,7 +133,13 @@ impl Look {
     /// A number: with its thousands apart for a person, as it is for a program.
     #[must_use]
     pub fn count(self, count: u64) -> Cell {
-        if self.lines { number(thousands(count)) } else { number(count) }
+        number(self.digits(count))
+    }
+
+    /// The same as a text.
+    #[must_use]
+    pub fn digits(self, count: u64) -> String {
+        if self.lines { thousands(count) } else { count.to_string() }
     }
 
     /// The text of a table, with a line break at its end.

@@ -127,14 +127,14 @@ struct View {
     look: Look,
     json: bool,
     watch: bool,
-    /// The lines on the screen, to be drawn over.
-    drawn: usize,
+    /// What is on the screen, to be drawn over.
+    drawn: String,
     shown: Option<(String, Instant)>,
 }
 
 impl View {
     fn new(args: &StatusArgs) -> Self {
-        Self { look: Look::of_stdout(), json: args.json, watch: args.watch, drawn: 0, shown: None }
+        Self { look: Look::of_stdout(), json: args.json, watch: args.watch, drawn: String::new(), shown: None }
     }
 
     /// Shows a status; a code when nobody looks any more.
@@ -175,29 +175,29 @@ impl View {
     fn draw(&mut self, text: &str, is_last: bool) -> Option<ExitCode> {
         let rows = rustix::termios::tcgetwinsize(std::io::stdout()).map_or(24, |size| usize::from(size.ws_row)).max(4);
         let mut picture = String::new();
-        if self.drawn > 0 {
-            picture.push_str(&format!("\u{1b}[{}A", self.drawn));
+        // A window of another width breaks the lines elsewhere.
+        let above = self.look.height(&self.drawn).min(rows - 1);
+        if above > 0 {
+            picture.push_str(&format!("\u{1b}[{above}A"));
         }
         picture.push_str("\r\u{1b}[J");
-        let height = self.look.height(text);
-        if is_last || height < rows {
-            picture.push_str(text);
-            self.drawn = height;
+        self.drawn.clear();
+        if is_last || self.look.height(text) < rows {
+            self.drawn.push_str(text);
         } else {
             let mut left = rows - 2;
-            self.drawn = 1;
             for line in text.lines() {
                 let needed = self.look.height(line).max(1);
                 if needed > left {
                     break;
                 }
                 left -= needed;
-                self.drawn += needed;
-                picture.push_str(line);
-                picture.push('\n');
+                self.drawn.push_str(line);
+                self.drawn.push('\n');
             }
-            picture.push_str("… the window is too low for the rest\n");
+            self.drawn.push_str("… the window is too low for the rest\n");
         }
+        picture.push_str(&self.drawn);
         write(&picture)
     }
 }

@@ -128,8 +128,8 @@ impl AuditStatus {
         }
         text.push('\n');
         if !self.stages.is_empty() {
-            let mut table = look
-                .table(&["role", "plugin", "done", "of", "", "waiting", "in work", "result", "", "a second", "state"]);
+            // Narrow enough for a terminal of eighty columns.
+            let mut table = look.table(&["role", "plugin", "done", "lag", "result", "a second", "state"]);
             for stage in &self.stages {
                 table.add_row(stage.row(look));
             }
@@ -203,7 +203,6 @@ fn more(text: &mut String, count: usize, shown: usize, what: &str) {
 
 impl StageStatus {
     fn row(&self, look: Look) -> Vec<Cell> {
-        let count = |count: Option<u64>| count.map_or_else(|| number(""), |count| look.count(count));
         let state = match (&self.failed, self.is_done, &self.place) {
             (Some(_), ..) => look.paint(Colour::Bad, "failed"),
             (None, true, Some(place)) => look.paint(Colour::Good, &format!("in {}", shown(place))),
@@ -217,13 +216,20 @@ impl StageStatus {
         vec![
             cell(self.role.as_str()),
             cell(self.plugin.as_ref().map_or("all", |plugin| plugin.as_str())),
-            count(Some(self.done).filter(|_| !is_silent)),
-            count(Some(self.of)),
-            cell(self.unit),
-            count(self.waiting),
-            count(self.in_work),
-            count(Some(self.result).filter(|_| !is_silent)),
-            cell(self.result_unit),
+            number(if is_silent {
+                format!("{} {}", look.digits(self.of), self.unit)
+            } else {
+                format!("{} of {} {}", look.digits(self.done), look.digits(self.of), self.unit)
+            }),
+            match self.waiting {
+                Some(waiting) => look.count(waiting + self.in_work.unwrap_or(0)),
+                None => number(""),
+            },
+            number(if is_silent {
+                String::new()
+            } else {
+                format!("{} {}", look.digits(self.result), self.result_unit)
+            }),
             match self.per_second {
                 Some(rate) if !self.is_done && !is_silent => number(format!("{rate:.0}")),
                 _ => number(""),
