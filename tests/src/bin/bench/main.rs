@@ -6,6 +6,7 @@
 
 #![allow(clippy::print_stdout)] // its results
 
+mod activity;
 mod clouds;
 mod rules;
 mod stores;
@@ -64,6 +65,7 @@ async fn main() -> Result<()> {
         }
     }
     clouds::measure(&cli).await?;
+    activity::measure(&cli).await?;
     stores::measure(&cli).await
 }
 
