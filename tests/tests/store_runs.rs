@@ -316,7 +316,6 @@ impl Run {
 
         let records: Vec<(String, Record)> = self.place.all("cloud").await?;
         let events: Vec<(String, Value)> = self.place.all("event").await?;
-        println!("{} records and {} events are there", records.len(), events.len());
         if replaces {
             ensure!(records.len() as u64 == self.records, "{} records", records.len());
             ensure!(events.len() as u64 == self.records / EVERY as u64, "{} events", events.len());

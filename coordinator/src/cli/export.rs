@@ -185,11 +185,9 @@ fn select(args: &ExportArgs, cloud: &str) -> String {
     if let Some(from) = args.from {
         which.push_str(&format!(" AND time >= {}", quoted(&from.to_string())));
     }
-    if let Some(after) = args.to.map(|to| to.tomorrow()) {
-        // After the last day that there is, nothing is.
-        if let Ok(after) = after {
-            which.push_str(&format!(" AND time < {}", quoted(&after.to_string())));
-        }
+    // After the last day that there is, nothing is.
+    if let Some(Ok(after)) = args.to.map(|to| to.tomorrow()) {
+        which.push_str(&format!(" AND time < {}", quoted(&after.to_string())));
     }
     if !args.rules.is_empty() {
         let names: Vec<String> = args.rules.iter().map(|rule| quoted(rule)).collect();

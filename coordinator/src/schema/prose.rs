@@ -42,10 +42,10 @@ fn of_tag(text: &mut String, tag: &str) {
     let name = name.to_ascii_lowercase();
     match name.trim_end_matches('/') {
         "p" | "/p" | "ul" | "/ul" | "ol" | "/ol" | "dl" | "/dl" | "note" | "/note" | "important" | "/important"
-        | "pre" | "/pre" | "h1" | "h2" | "h3" | "h4" | "/h1" | "/h2" | "/h3" | "/h4" => {
-            if !text.ends_with("- ") {
-                apart(text, "\n\n");
-            }
+        | "pre" | "/pre" | "h1" | "h2" | "h3" | "h4" | "/h1" | "/h2" | "/h3" | "/h4"
+            if !text.ends_with("- ") =>
+        {
+            apart(text, "\n\n");
         }
         "br" | "/li" | "/dt" | "dd" | "/dd" => apart(text, "\n"),
         "li" | "dt" => {

@@ -185,7 +185,7 @@ mod tests {
         assert!(second.revision > first.revision);
         let lost = one.set("a.b", "4".into(), |there| there == Some(first.revision)).unwrap_err();
         assert_eq!(lost.kind(), BusErrorKind::Conflict);
-        assert_eq!(one.entries("a.").unwrap(), [second.clone()]);
+        assert_eq!(one.entries("a.").unwrap(), std::slice::from_ref(&second));
         assert!(one.entries("b").unwrap().is_empty());
         // A revision is never given twice, not even to a key that was removed.
         assert!(one.remove("a.b").unwrap() && !one.remove("a.b").unwrap());
