@@ -36,11 +36,11 @@ impl Health {
         self.state().taken
     }
 
-    /// The store has taken nothing, and says why; for how long it has not.
-    pub(super) fn bad(&self, reason: &str) -> Duration {
+    /// The store has taken nothing, and says why.
+    pub(super) fn bad(&self, reason: &str) {
         let mut state = self.state();
         reason.clone_into(&mut state.reason);
-        state.failing.get_or_insert_with(Instant::now).elapsed()
+        state.failing.get_or_insert_with(Instant::now);
     }
 
     /// For how long it has taken nothing and why, if it does not.

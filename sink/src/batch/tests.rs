@@ -372,6 +372,25 @@ async fn patience_has_an_end() {
 }
 
 #[tokio::test]
+async fn a_batch_has_its_time_however_long_the_store_has_been_down() {
+    // It can be reached, and takes nothing: what is given back comes again at once.
+    let store = Told::new(|attempt, _| (attempt < 3).then(|| Err(transient())));
+    let health = Health::default();
+    health.bad("it was down before");
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let document = Document {
+        id: "1".to_owned(),
+        record_type: String::new(),
+        audit: audit(),
+        version: version(),
+        body: Bytes::from_static(b"{}"),
+    };
+    let settled = write::write(&store, vec![document], &health, Duration::from_secs(1)).await;
+    assert!(settled.is_ok_and(|settled| settled.refused.is_empty() && settled.retries == 3));
+    assert_eq!((store.stored(), store.tries.load(Ordering::SeqCst)), (1, 4));
+}
+
+#[tokio::test]
 async fn a_slow_store_is_not_given_more_than_it_can_take() {
     let mut store = Told::new(|_, _| None);
     store.taking = Duration::from_secs(3600);

@@ -93,9 +93,12 @@ pub(super) async fn write(
     // What failed stands behind the others: they shall not wait for it.
     let mut parts = VecDeque::from([Part::new(documents, places)]);
     let mut pause = FIRST_PAUSE;
+    // How long the store was down before is no reason to give this batch back at once: a store that can be reached, and
+    // takes nothing (its disk is full), would be asked without a pause, and the messages delivered again and again.
+    let mut down: Option<Instant> = None;
     while let Some(mut part) = parts.pop_front() {
         let count = part.documents.len();
-        let (waiting, wait) = match store.write(&part.documents).await {
+        let wait = match store.write(&part.documents).await {
             Ok(written) => {
                 for (at, reason) in &written.refused {
                     if let Some(place) = part.places.get(*at) {
@@ -106,7 +109,7 @@ pub(super) async fn write(
                 let mut again = part.only(&written.again);
                 if again.documents.len() < count {
                     health.good();
-                    pause = FIRST_PAUSE;
+                    (pause, down) = (FIRST_PAUSE, None);
                 } else {
                     (again.tries, again.stuck) = (tries, stuck);
                     again.note_failure();
@@ -118,9 +121,9 @@ pub(super) async fn write(
                     settled.refused.extend(again.places.into_iter().map(|place| (place, reason.clone())));
                     continue;
                 }
-                let waiting = health.bad(reason);
+                health.bad(reason);
                 parts.push_back(again);
-                (waiting, None)
+                None
             }
             Err(StoreError::TooLarge(_)) if count > 1 => {
                 parts.extend(part.halves());
@@ -128,6 +131,7 @@ pub(super) async fn write(
             }
             Err(StoreError::TooLarge(reason)) => {
                 health.good();
+                down = None;
                 settled.refused.extend(part.places.first().map(|place| (*place, reason)));
                 continue;
             }
@@ -152,10 +156,11 @@ pub(super) async fn write(
                 } else {
                     parts.push_back(part);
                 }
-                (health.bad(&reason), wait)
+                health.bad(&reason);
+                wait
             }
         };
-        if waiting > hold {
+        if down.get_or_insert_with(Instant::now).elapsed() > hold {
             return Err(Unsettled::Down);
         }
         settled.retries += 1;
