@@ -70,7 +70,10 @@ fn pruning(audit: &Key, state: &AuditState, settings: &Settings, now: Timestamp)
         let oldest_kept = usize::try_from(count).ok()?.checked_sub(1)?;
         state.complete_versions.get(oldest_kept).cloned()
     });
-    let by_age = settings.keep_days.map(|days| Version::at(now - SignedDuration::from_hours(i64::from(days) * 24)));
+    // A newer version may have ended complete while this one was running, however long that was: it stays.
+    let by_age = settings.keep_days.map(|days| {
+        Version::at(now - SignedDuration::from_hours(i64::from(days) * 24)).min(last_complete.clone())
+    });
     let before = match (settings.keep_versions, settings.keep_days) {
         // What either keeps is kept.
         (Some(_), Some(_)) => by_count.zip(by_age).map(|(one, other)| one.min(other)),
@@ -123,7 +126,9 @@ mod tests {
     #[test]
     fn the_last_complete_version_stays_whatever_its_age() {
         let days = before(&["20250101_000000", "20240101_000000"], json!({"keep_days": 5})).unwrap();
-        assert!(!goes(&days, "20250101_000000") && goes(&days, "20240101_000000") && goes(&days, "20260125_000000"));
+        assert!(!goes(&days, "20250101_000000") && goes(&days, "20240101_000000"));
+        // What is newer, and may be complete, stays, too, even where it is older than that.
+        assert!(!goes(&days, "20250102_000000") && !goes(&days, "20260125_000000"));
         let both = before(&VERSIONS, json!({"keep_days": 5, "keep_versions": 2})).unwrap();
         assert!(!goes(&both, VERSIONS[1]) && goes(&both, VERSIONS[2]));
         let permanent = before(&VERSIONS, json!({"keep_permanent_days": 9})).unwrap();
