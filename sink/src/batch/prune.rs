@@ -71,9 +71,9 @@ fn pruning(audit: &Key, state: &AuditState, settings: &Settings, now: Timestamp)
         state.complete_versions.get(oldest_kept).cloned()
     });
     // A newer version may have ended complete while this one was running, however long that was: it stays.
-    let by_age = settings.keep_days.map(|days| {
-        Version::at(now - SignedDuration::from_hours(i64::from(days) * 24)).min(last_complete.clone())
-    });
+    let by_age = settings
+        .keep_days
+        .map(|days| Version::at(now - SignedDuration::from_hours(i64::from(days) * 24)).min(last_complete.clone()));
     let before = match (settings.keep_versions, settings.keep_days) {
         // What either keeps is kept.
         (Some(_), Some(_)) => by_count.zip(by_age).map(|(one, other)| one.min(other)),
