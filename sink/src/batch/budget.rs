@@ -10,8 +10,8 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 /// What the stores of this process may hold, in bytes. They make requests of a part of it, and the process, its
-/// connections and a database's cache need as much again.
-const OF_PROCESS: usize = 40 * 1024 * 1024;
+/// connections and a database's cache need several times as much again.
+const OF_PROCESS: usize = 24 * 1024 * 1024;
 
 /// A number of bytes that lanes share.
 #[derive(Debug)]

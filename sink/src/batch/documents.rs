@@ -17,16 +17,11 @@ use crate::store::Document;
 /// what a store makes of it.
 pub(super) const PER_DOCUMENT: usize = 640;
 
-/// How much the documents of a message take, as its headers have it.
+/// How much the documents of a message take, as its headers have it: each gets the fields of its target.
 pub(super) fn expected(message: &Message) -> usize {
     let number = |name| message.header(name).and_then(|text| text.parse::<usize>().ok()).unwrap_or_default();
     let body = number(header::RAW_BYTES).clamp(message.payload.len(), frame::MAX_RAW_BYTES.max(message.payload.len()));
-    with_headroom(body) + number(header::COUNT).clamp(1, frame::MAX_RECORDS as usize) * PER_DOCUMENT
-}
-
-/// What is reserved for the documents of a body: each gets the fields of its target.
-fn with_headroom(body: usize) -> usize {
-    body + body / 8
+    body + body / 8 + number(header::COUNT).clamp(1, frame::MAX_RECORDS as usize) * PER_DOCUMENT
 }
 
 /// Makes the documents of one store of an audit's version.
@@ -57,30 +52,30 @@ impl Maker {
     pub(super) fn open(&self, message: &Message) -> Result<Opened, String> {
         let body = frame::open(message).map_err(|error| error.to_string())?;
         let origin = subject::parse(&message.subject).map(|(_, _, origin)| origin);
-        // One allocation for all documents of a message, which come and go together.
-        let mut text = Vec::with_capacity(with_headroom(body.len()));
-        let (mut made, mut odd) = (Vec::new(), Vec::new());
+        // Each has memory of its own. Large pieces, one for a message, are freed on other threads than they were taken on,
+        // and the allocator kept several times as much as there was in use.
+        let mut text = Vec::new();
+        let (mut documents, mut bytes, mut odd) = (Vec::new(), 0, Vec::new());
         for line in frame::lines(&body) {
-            let start = text.len();
+            text.clear();
             match self.write(&mut text, line) {
-                Ok((id, record_type)) => made.push((id, record_type, start..text.len())),
+                Ok((id, record_type)) => {
+                    bytes += text.len();
+                    documents.push(Document {
+                        id,
+                        record_type,
+                        audit: self.audit.clone(),
+                        version: self.version.clone(),
+                        body: Bytes::copy_from_slice(&text),
+                    });
+                }
                 Err(reason) => {
-                    text.truncate(start);
                     let of = origin.as_ref().map_or(String::new(), |origin| format!("of {origin}: "));
                     odd.push((format!("{of}{reason}"), body.slice_ref(line)));
                 }
             }
         }
-        let bytes = text.capacity();
-        let text = Bytes::from(text);
-        let document = |(id, record_type, range): (String, String, std::ops::Range<usize>)| Document {
-            id,
-            record_type,
-            audit: self.audit.clone(),
-            version: self.version.clone(),
-            body: text.slice(range),
-        };
-        Ok(Opened { documents: made.into_iter().map(document).collect(), bytes, odd })
+        Ok(Opened { documents, bytes, odd })
     }
 
     fn write(&self, text: &mut Vec<u8>, line: &[u8]) -> Result<(String, String), String> {

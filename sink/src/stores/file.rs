@@ -10,9 +10,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, SyncSender};
-use std::thread::JoinHandle;
 
 use async_trait::async_trait;
 use proto::bus::{Message, SharedBus};
@@ -28,6 +25,7 @@ use proto::subject::{self, Key, Role, Version};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::batch::budget::{Budget, SetAside};
 use crate::registry::Context;
 use folder::{Folder, Name};
 
@@ -129,6 +127,7 @@ pub fn build(context: Context<'_>) -> Result<Box<dyn Exclusive>, String> {
         let output = Output::create(&folder, name(&plan.audit, origin, &read), &read, &plan.version)?;
         outputs.insert(origin.clone(), output);
     }
+    let buffers = READ + outputs.len() * WRITE_BYTES * 5 / 4;
     Ok(Box::new(FileStore {
         bus: context.bus.clone(),
         audit: plan.audit.clone(),
@@ -137,6 +136,7 @@ pub fn build(context: Context<'_>) -> Result<Box<dyn Exclusive>, String> {
         target: Target::new(&plan.audit, &spec.key, &spec.class, spec.role),
         folder,
         outputs,
+        _buffers: Budget::of_process().set_aside(buffers),
         seen: IdSet::default(),
     }))
 }
@@ -150,6 +150,8 @@ struct FileStore {
     folder: Folder,
     outputs: BTreeMap<Key, Output>,
     seen: IdSet,
+    /// What it holds is not for other stores.
+    _buffers: SetAside,
 }
 
 /// A file that is being written, under its temporary name.
@@ -169,100 +171,40 @@ const WRITE_BYTES: usize = 256 * 1024;
 /// How hard is compressed: much faster than documents come, and not much larger than with the next levels.
 const ZSTD_LEVEL: i32 = 3;
 
-/// How much is written before the system is told to bring it to the disk: it does so while more comes, and the end
-/// of a file does not take long.
-const SYNC_EVERY: usize = 64 * 1024 * 1024;
+/// What a reader has in its buffer, in bytes of compressed frames, and what one of these becomes.
+const READ: usize = 9 * 1024 * 1024;
 
-/// Buffers on their way to a file's thread: what is parsed while the disk is slow.
-const BUFFERS: usize = 4;
-
-/// A file, compressed or not, that a thread of its own writes: while it does, the next documents are made.
-struct Writer {
-    /// Nothing after the end, or when the thread has ended by an error.
-    full: Option<SyncSender<Vec<u8>>>,
-    /// Never locked: it makes the writer one that threads may share.
-    empty: Mutex<Receiver<Vec<u8>>>,
-    thread: Option<JoinHandle<std::io::Result<()>>>,
-}
-
-impl Writer {
-    fn start(file: File, compress: Compress) -> std::io::Result<Self> {
-        let mut disk = Disk::new(file, compress)?;
-        let (full, filled) = std::sync::mpsc::sync_channel::<Vec<u8>>(BUFFERS);
-        let (emptied, empty) = std::sync::mpsc::channel();
-        let thread = std::thread::Builder::new().name("file".to_owned()).spawn(move || {
-            while let Ok(mut buffer) = filled.recv() {
-                disk.write(&buffer)?;
-                buffer.clear();
-                // Nobody takes it when the file is abandoned.
-                let _ = emptied.send(buffer);
-            }
-            disk.end()
-        })?;
-        Ok(Self { full: Some(full), empty: Mutex::new(empty), thread: Some(thread) })
-    }
-
-    /// Hands over what is in the buffer, and leaves an empty one. An error may be one of what was handed over before.
-    fn hand_over(&mut self, buffer: &mut Vec<u8>) -> std::io::Result<()> {
-        let empty = self.empty.get_mut().ok().and_then(|empty| empty.try_recv().ok());
-        let empty = empty.unwrap_or_else(|| Vec::with_capacity(WRITE_BYTES + WRITE_BYTES / 8));
-        let is_taken = self.full.as_ref().is_some_and(|full| full.send(std::mem::replace(buffer, empty)).is_ok());
-        if is_taken { Ok(()) } else { self.end() }
-    }
-
-    /// Ends the file and has it on the disk.
-    fn end(&mut self) -> std::io::Result<()> {
-        self.full = None;
-        match self.thread.take().map(JoinHandle::join) {
-            Some(Ok(ended)) => ended,
-            _ => Err(std::io::Error::other("the thread that writes it has ended")),
-        }
-    }
-}
-
-/// Where a file's bytes go.
-struct Disk {
-    form: Form,
-    unsynced: usize,
-}
-
-enum Form {
+/// A file, compressed or not. A thread of its own for each was measured and gained nothing: what was written was in the
+/// system's memory as soon as it was handed over.
+enum Writer {
     Plain(File),
     Zstd(Box<zstd::Encoder<'static, File>>),
 }
 
-impl Disk {
+impl Writer {
     fn new(file: File, compress: Compress) -> std::io::Result<Self> {
-        let form = match compress {
-            Compress::None => Form::Plain(file),
+        Ok(match compress {
+            Compress::None => Self::Plain(file),
             Compress::Zstd => {
                 let mut encoder = zstd::Encoder::new(file, ZSTD_LEVEL)?;
                 encoder.include_checksum(true)?;
-                Form::Zstd(Box::new(encoder))
+                Self::Zstd(Box::new(encoder))
             }
-        };
-        Ok(Self { form, unsynced: 0 })
+        })
     }
 
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.unsynced += bytes.len();
-        match &mut self.form {
-            Form::Plain(file) => {
-                file.write_all(bytes)?;
-                if self.unsynced >= SYNC_EVERY {
-                    self.unsynced = 0;
-                    file.sync_data()?;
-                }
-                Ok(())
-            }
-            Form::Zstd(encoder) => encoder.write_all(bytes),
+    fn write_all(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        match self {
+            Self::Plain(file) => file.write_all(bytes),
+            Self::Zstd(encoder) => encoder.write_all(bytes),
         }
     }
 
+    /// Ends the file and has it on the disk.
     fn end(&mut self) -> std::io::Result<()> {
-        match &mut self.form {
-            Form::Plain(file) => file.sync_all(),
-            Form::Zstd(encoder) => {
+        match self {
+            Self::Plain(file) => file.sync_all(),
+            Self::Zstd(encoder) => {
                 encoder.do_finish()?;
                 encoder.get_ref().sync_all()
             }
@@ -273,8 +215,8 @@ impl Disk {
 impl Output {
     fn create(folder: &Folder, name: Name, params: &Params, version: &Version) -> Result<Self, String> {
         let (temporary, file) = folder.create_temporary(&name, version)?;
-        let file = Writer::start(file, params.compress)
-            .map_err(|error| format!("cannot begin to write {}: {error}", temporary.display()))?;
+        let file = Writer::new(file, params.compress)
+            .map_err(|error| format!("cannot compress {}: {error}", temporary.display()))?;
         Ok(Self { name, temporary, file, format: params.format, buffer: Vec::new(), documents: 0 })
     }
 
@@ -297,7 +239,9 @@ impl Output {
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        self.file.hand_over(&mut self.buffer)
+        self.file.write_all(&self.buffer)?;
+        self.buffer.clear();
+        Ok(())
     }
 
     fn end(&mut self) -> std::io::Result<()> {

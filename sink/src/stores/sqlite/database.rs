@@ -38,13 +38,14 @@ const SETTINGS: &str = "
     PRAGMA synchronous = NORMAL;
     PRAGMA wal_autocheckpoint = 0;
     PRAGMA journal_size_limit = 67108864;
-    PRAGMA cache_size = -32000;
+    PRAGMA cache_size = -16000;
 ";
 
 /// It has to have read before it knows that there is a log.
 const SETTINGS_OF_CHECKPOINTER: &str = "
     PRAGMA synchronous = NORMAL;
     PRAGMA wal_autocheckpoint = 0;
+    PRAGMA cache_size = -512;
     SELECT count(*) FROM sqlite_schema;
 ";
 

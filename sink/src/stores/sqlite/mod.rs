@@ -38,7 +38,7 @@ pub const CLASS: PluginClass = PluginClass {
 /// How much it takes at once: a transaction each, and a sync to the disk. One is made ready while another is written
 /// and a third is on its way to the disk.
 const LIMITS: BatchLimits =
-    BatchLimits { documents: 10_000, bytes: 10 * 1024 * 1024, linger: Duration::from_millis(200), in_flight: 3 };
+    BatchLimits { documents: 10_000, bytes: 4 * 1024 * 1024, linger: Duration::from_millis(200), in_flight: 3 };
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
