@@ -3,13 +3,14 @@
 //! The client library's own store is passed by: its reads may come from a replica that lags behind, and creating a
 //! key again after it was deleted loses the life time.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::header;
 use async_nats::jetstream::consumer::DeliverPolicy;
 use bytes::Bytes;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::api::{Failure, QUERY};
 use super::publish::{Publication, Publisher, StoredMessage};
@@ -20,6 +21,9 @@ use crate::bus::{Bucket, BusError, BusErrorKind, KvEntry};
 
 /// How long a change of an entry is tried: who changes entries has clocks to keep.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long all entries of a bucket may take to come; of the next one, [`QUERY`].
+const LISTING: Duration = Duration::from_secs(60);
 
 /// How often creating an entry begins anew because its key's end came in between.
 const CREATE_ATTEMPTS: usize = 5;
@@ -49,15 +53,18 @@ impl Buckets {
 
     /// The entries whose keys begin so.
     pub(super) async fn entries(&self, bucket: Bucket, prefix: &str) -> Result<Vec<KvEntry>, BusError> {
-        let listed = timeout(QUERY, self.list(bucket, prefix)).await.unwrap_or(Err(Failure::TimedOut));
+        let listed = timeout(LISTING, self.list(bucket, prefix)).await.unwrap_or(Err(Failure::TimedOut));
         listed.map_err(|failure| failure.into_error(format_args!("cannot list {prefix}* of {}", bucket.name())))
     }
 
     async fn list(&self, bucket: Bucket, prefix: &str) -> Result<Vec<KvEntry>, Failure> {
+        let mut until = Instant::now() + QUERY;
         loop {
-            let mut listing = open_listing(&self.link, bucket, &key_filter(prefix)).await?;
+            let filter = key_filter(prefix);
+            let opened = timeout_at(until, open_listing(&self.link, bucket, &filter)).await;
+            let mut listing = opened.unwrap_or(Err(Failure::TimedOut))?;
             // Trouble with a listing means to begin it again; the caller's patience bounds that.
-            if let Some(mut entries) = drain(&mut listing, bucket).await {
+            if let Some(mut entries) = drain(&mut listing, bucket, &mut until).await? {
                 entries.retain(|entry| entry.key.starts_with(prefix));
                 return Ok(entries);
             }
@@ -158,27 +165,31 @@ impl Change {
 }
 
 /// The entries of a listing, `None` when it met with trouble.
-async fn drain(listing: &mut Ordered, bucket: Bucket) -> Option<Vec<KvEntry>> {
-    let mut entries: Vec<KvEntry> = Vec::new();
+/// Each one that comes gives the next one time.
+async fn drain(listing: &mut Ordered, bucket: Bucket, until: &mut Instant) -> Result<Option<Vec<KvEntry>>, Failure> {
+    // By key: a bucket may have as many entries as there were runs in 90 days.
+    let mut entries: HashMap<String, KvEntry> = HashMap::new();
     let mut pending = listing.pending;
     while pending > 0 {
-        match listing.next().await.ok()? {
+        let next = timeout_at(*until, listing.next()).await.map_err(|_| Failure::TimedOut)?;
+        let Ok(event) = next else { return Ok(None) };
+        match event {
             // Entries that were to come have gone in the meantime.
             Event::Idle => break,
             Event::Message(received) => {
+                *until = Instant::now() + QUERY;
                 pending = received.pending;
                 match Change::read(bucket, &received) {
-                    Some(Change::Put(entry)) => {
-                        entries.retain(|known| known.key != entry.key);
-                        entries.push(entry);
-                    }
-                    Some(Change::Gone { key, .. }) => entries.retain(|known| known.key != key),
+                    Some(Change::Put(entry)) => drop(entries.insert(entry.key.clone(), entry)),
+                    Some(Change::Gone { key, .. }) => drop(entries.remove(&key)),
                     None => {}
                 }
             }
         }
     }
-    Some(entries)
+    let mut entries: Vec<KvEntry> = entries.into_values().collect();
+    entries.sort_unstable_by_key(|entry| entry.revision);
+    Ok(Some(entries))
 }
 
 fn subject(bucket: Bucket, key: &str) -> String {
