@@ -586,9 +586,13 @@ impl AuditRun {
     }
 
     /// The newest versions of the audit that ended complete, this one first: stores that keep a number of versions go
-    /// by it.
+    /// by it. As many as they count: the states of all runs of 90 days are listed again and again, and stay small.
     async fn complete_versions(&self) -> Result<Vec<Version>, RunError> {
         let (audit, version) = (&self.plan.audit, &self.plan.version);
+        let most = most_kept(&self.plan);
+        if most <= 1 {
+            return Ok(vec![version.clone()]);
+        }
         let entries = self.leader.bus.kv_entries(Bucket::Runs, "").await?;
         let runs = entries.iter().filter_map(|entry| serde_json::from_slice::<RunState>(&entry.value).ok());
         let is_complete = |run: &RunState| run.audits.get(audit).is_some_and(|state| state.complete == Some(true));
@@ -597,7 +601,7 @@ impl AuditRun {
         versions.retain(|other| other < version);
         versions.push(version.clone());
         versions.sort_unstable_by(|one, other| other.cmp(one));
-        versions.truncate(MOST_COMPLETE_VERSIONS);
+        versions.truncate(most);
         Ok(versions)
     }
 
@@ -858,6 +862,17 @@ impl AuditRun {
         let cancelled = self.leader.cancelled().await.filter(|_| state.cancelled);
         AuditReport::new(&self.plan, state, &self.tally(), stopped).cancelled_by(cancelled)
     }
+}
+
+/// How many complete versions a store of the plan keeps at most; 1 when none counts them.
+fn most_kept(plan: &Plan) -> usize {
+    let outputs = plan.plugins.iter().filter(|spec| matches!(spec.role, Role::Store | Role::Alert) && !spec.exclusive);
+    let kept = outputs.map(|spec| match Settings::read(&spec.params) {
+        Ok(settings) => settings.keep_versions.map_or(1, |count| usize::try_from(count).unwrap_or(usize::MAX)),
+        // Only its worker can read it.
+        Err(_) => MOST_COMPLETE_VERSIONS,
+    });
+    kept.max().unwrap_or(1).min(MOST_COMPLETE_VERSIONS)
 }
 
 fn has_failed(state: &AuditState, role: Role, plugin: &Key) -> bool {
