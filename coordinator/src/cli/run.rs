@@ -271,7 +271,8 @@ async fn detach(bus: SharedBus, options: Options, planner: &Planner) -> ExitCode
     match daemon::alive(&bus).await {
         Ok(alive) if alive.is_empty() => {
             return usage(
-                "nobody would lead the run: no coordinator waits for turns at this broker; start one                  (`coordinator run`), or run without --detach",
+                "nobody would lead the run: no coordinator waits for turns at this broker; start one \
+                 (`coordinator run`), or run without --detach",
             );
         }
         Ok(_) => {}
