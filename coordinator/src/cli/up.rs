@@ -138,7 +138,7 @@ async fn run(args: &UpArgs) -> Result<ExitCode, Failure> {
         let _ = print(&up.describe(&url));
         signals.next().await;
     }
-    eprintln!("up: stopping: what is being worked on is finished; once more ends all at once");
+    say("up: stopping: what is being worked on is finished; once more ends all at once");
     Ok(up.take_down(&mut signals).await)
 }
 
@@ -156,19 +156,24 @@ async fn make_streams(args: &UpArgs, url: &str, environment: &Environment) -> Re
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
     came: bool,
 }
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        Ok(Self { terminate, interrupt, came: false })
+        // The terminal is closed: the others, in groups of their own, are not told of it.
+        let hangup = signal(SignalKind::hangup())?;
+        Ok(Self { terminate, interrupt, hangup, came: false })
     }
 
     async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            // It comes from the terminal and from the shell: twice, and nobody means anything by the second.
+            _ = self.hangup.recv(), if !self.came => {}
         }
         self.came = true;
     }
