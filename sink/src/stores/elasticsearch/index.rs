@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::fmt;
 
 use proto::config::params::did_you_mean;
+use proto::record::{PERMANENT, RecordView, Text};
 use proto::subject::Version;
+use serde::Deserialize;
 
 use crate::store::Document;
 
@@ -25,7 +27,8 @@ pub(super) struct IndexPattern {
 enum Piece {
     Text(String),
     RecordType,
-    /// Of the version, not of the clock: a redelivered document goes to where it went before.
+    /// Of the version, not of the clock: a redelivered document goes to where it went before. What belongs to no version,
+    /// and may be read again by a run of the next month, goes by its own time.
     Month,
 }
 
@@ -80,7 +83,10 @@ impl IndexPattern {
             match piece {
                 Piece::Text(text) => name.push_str(text),
                 Piece::RecordType => push_type(&mut name, &document.record_type),
-                Piece::Month => push_month(&mut name, &document.version),
+                Piece::Month => match own_version(document) {
+                    Some(version) => push_month(&mut name, &version),
+                    None => push_month(&mut name, &document.version),
+                },
             }
         }
         Cow::Owned(name)
@@ -170,6 +176,21 @@ fn push_type(name: &mut String, record_type: &str) {
     }
 }
 
+/// The version of the moment when something happened, if the document is of permanent lifetime and says when that was.
+fn own_version(document: &Document) -> Option<Version> {
+    #[derive(Deserialize)]
+    struct Com<'a> {
+        #[serde(borrow)]
+        lifetime: Text<'a>,
+        #[serde(borrow)]
+        time: Text<'a>,
+    }
+    let com = RecordView::parse(&document.body).ok()?.com?.get();
+    let Com { lifetime, time } = serde_json::from_str(com).ok()?;
+    let time: jiff::Timestamp = time.parse().ok().filter(|_| &*lifetime == PERMANENT)?;
+    Some(Version::at(time))
+}
+
 /// Appends `2026.01` for the version `20260131_235959`.
 fn push_month(name: &mut String, version: &Version) {
     let text = version.as_str();
@@ -207,6 +228,19 @@ mod tests {
         assert_eq!(name("c-{record_type}-{month}-x", ""), "c-other-2026.01-x");
         assert_eq!(name("c-{record_type}", "A b/*\u{130}é"), "c-a_b__i__");
         assert_eq!(name("c-{record_type}", &"x".repeat(500)).len(), 2 + LONGEST_TYPE);
+    }
+
+    #[test]
+    fn what_belongs_to_no_version_stays_in_one_index() {
+        let index = IndexPattern::parse("c-{month}").unwrap();
+        let named = |com: &str| {
+            let body = format!("{{\"raw\":{{}},\"com\":{com}}}").into();
+            index.name_of(&Document { body, ..document("cloud_activity") }).into_owned()
+        };
+        assert_eq!(named(r#"{"lifetime":"permanent","time":"2025-12-31T23:59:59Z"}"#), "c-2025.12");
+        assert_eq!(named(r#"{"time":"2025-12-31T23:59:59Z"}"#), "c-2026.01");
+        assert_eq!(named(r#"{"lifetime":"permanent","time":"soon"}"#), "c-2026.01");
+        assert_eq!(named(r#"{"lifetime":"permanent"}"#), "c-2026.01");
     }
 
     #[test]
