@@ -21,7 +21,8 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-use jmespath::{Expression, Variable};
+use jmespath::ast::Ast;
+use jmespath::{ErrorReason, Expression, RuntimeError, Variable};
 use proto::catalogue::ParamError;
 use proto::config::secret::has_reference;
 use proto::identity::Id;
@@ -334,7 +335,12 @@ impl Compiled {
             }
         }
         let jmespath = rule.jmespath.as_deref().and_then(|text| match jmespath::compile(text) {
-            Ok(expression) => Some(Filter { expression, of_list: text.trim_start().starts_with('[') }),
+            Ok(expression) => {
+                for why in wrong_calls(expression.as_ast()) {
+                    wrong(".jmespath", format!("{text:?} is not a JMESPath expression: {why}"));
+                }
+                Some(Filter { expression, of_list: text.trim_start().starts_with('[') })
+            }
             Err(_) if has_reference(text) => None,
             Err(why) => {
                 let why = why.to_string();
@@ -374,6 +380,46 @@ impl Filter {
     fn holds(&self, document: &mut Document<'_>) -> bool {
         self.expression.search(document.of(self)).is_ok_and(|found| found.is_truthy())
     }
+}
+
+/// What is wrong with the calls in an expression: functions that there are not, and wrong numbers of arguments. The
+/// library finds that out when it evaluates a call; nothing would ever be kept, and nobody told.
+fn wrong_calls(ast: &Ast) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut left = vec![ast];
+    while let Some(ast) = left.pop() {
+        match ast {
+            Ast::Function { name, args, .. } => {
+                left.extend(args);
+                let call = format!("{name}({})", vec!["@"; args.len()].join(", "));
+                let tried = jmespath::compile(&call).and_then(|call| call.search(Variable::Null));
+                match tried.map_err(|error| error.reason) {
+                    Err(ErrorReason::Runtime(RuntimeError::UnknownFunction(name))) => {
+                        wrong.push(format!("there is no function `{name}`"));
+                    }
+                    Err(ErrorReason::Runtime(
+                        RuntimeError::TooManyArguments { expected, actual }
+                        | RuntimeError::NotEnoughArguments { expected, actual },
+                    )) => wrong.push(format!("`{name}` takes {expected} arguments, not {actual}")),
+                    _ => {}
+                }
+            }
+            Ast::Comparison { lhs, rhs, .. }
+            | Ast::Projection { lhs, rhs, .. }
+            | Ast::And { lhs, rhs, .. }
+            | Ast::Or { lhs, rhs, .. }
+            | Ast::Subexpr { lhs, rhs, .. }
+            | Ast::Condition { predicate: lhs, then: rhs, .. } => left.extend([&**lhs, &**rhs]),
+            Ast::Expref { ast: node, .. }
+            | Ast::Flatten { node, .. }
+            | Ast::Not { node, .. }
+            | Ast::ObjectValues { node, .. } => left.push(node),
+            Ast::MultiList { elements, .. } => left.extend(elements),
+            Ast::MultiHash { elements, .. } => left.extend(elements.iter().map(|pair| &pair.value)),
+            _ => {}
+        }
+    }
+    wrong
 }
 
 /// The regular expression of a pattern for a whole value.
@@ -501,6 +547,21 @@ mod tests {
             (json!({"jmespath": "nothing", "field": "eventName", "is": "CreateUser"}), false),
         ] {
             assert_eq!(holds(rule.clone(), &event, &CLOUD_TRAIL), expected, "{rule}");
+        }
+    }
+
+    #[test]
+    fn a_call_that_can_never_be_made_is_an_error_at_once() {
+        let errors = |text: &str| {
+            let keep = serde_json::from_value(json!([{"rule": "r", "jmespath": text}])).unwrap();
+            let errors = Matcher::new(&keep, &CLOUD_TRAIL).map(drop).err().unwrap_or_default();
+            errors.into_iter().map(|error| error.message).collect::<Vec<_>>().join("; ")
+        };
+        assert!(errors("[?start_with(eventName, 'x')]").contains("there is no function `start_with`"));
+        assert!(errors("a && !contains(eventName)").contains("`contains` takes 2 arguments, not 1"));
+        assert!(errors("{x: [length(a, b)]}").contains("`length` takes 1 arguments, not 2"));
+        for good in ["[?contains(eventName, 'x')]", "not_null(a, b, c)", "sort_by(tags, &key)[0]", "join('', keys(@))"] {
+            assert_eq!(errors(good), "", "{good}");
         }
     }
 
