@@ -285,6 +285,12 @@ impl Answer {
     pub fn retry_after(&self) -> Option<Duration> {
         retry_after(&self.headers, SystemTime::now())
     }
+
+    /// What the server's clock showed, if it says so.
+    #[must_use]
+    pub fn server_time(&self) -> Option<SystemTime> {
+        self.headers.get(header::DATE).and_then(|value| value.to_str().ok()).and_then(http_date)
+    }
 }
 
 /// Why there is no whole answer.

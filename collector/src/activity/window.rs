@@ -5,7 +5,7 @@
 //! other, the oldest first: what is about to be forgotten is read before anything else, and how far one has come is
 //! one moment.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -155,6 +155,15 @@ impl Span {
     }
 }
 
+/// Until when a window is read that was read to its end: no further than the clock of the cloud, which has no later
+/// events yet. Or else a host whose clock is fast would keep later runs from what happens until then.
+#[must_use]
+pub fn read_until(span: &Span, server_time: Option<SystemTime>) -> Timestamp {
+    let until = moment(span.until);
+    let now = server_time.and_then(|time| Timestamp::try_from(time).ok());
+    now.map_or(until, |now| until.min(now))
+}
+
 /// A time in seconds since 1970.
 #[must_use]
 pub fn moment(second: i64) -> Timestamp {
@@ -227,6 +236,15 @@ mod tests {
         let begun = Windows::default().begin(&version(), Some(time("2026-05-01T00:00:00Z")));
         assert_eq!(moment(begun.first.from), time("2026-03-31T23:30:00Z"));
         assert!(begun.first.from < begun.first.until);
+    }
+
+    #[test]
+    fn what_has_not_happened_yet_is_not_read() {
+        let span = Span { from: 0, until: 86_400, end: 2 * 86_400 };
+        let at = |second| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(second));
+        assert_eq!(read_until(&span, at(3_600)), moment(3_600));
+        assert_eq!(read_until(&span, at(90_000)), moment(86_400));
+        assert_eq!(read_until(&span, None), moment(86_400));
     }
 
     #[test]

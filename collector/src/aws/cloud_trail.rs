@@ -7,7 +7,7 @@
 //! Reference: <https://docs.aws.amazon.com/awscloudtrail/latest/APIReference/API_LookupEvents.html>.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use proto::catalogue::{ParamError, PluginClass};
@@ -29,7 +29,7 @@ use super::region::{Service, is_region};
 use super::{sdk_http, xml};
 use crate::activity::TYPE;
 use crate::activity::keep::{Event, Matcher};
-use crate::activity::window::{Span, Windows, missing, moment};
+use crate::activity::window::{Span, Windows, missing, moment, read_until};
 use crate::cloud::{Cloud, Done, PATIENCE, Pause, WorkError};
 use crate::emit::{Draft, Emitter};
 use crate::http::{Answer, Client, Endpoint, Expected, Timeouts};
@@ -301,7 +301,7 @@ impl CloudTrail {
                 self.emit(raw, &task, out, &mut tally).await?;
             }
             let Some(Text(token)) = page.next_token else {
-                self.end_window(unit, &task, &mut done)?;
+                self.end_window(unit, &task, answer.server_time(), &mut done)?;
                 break;
             };
             if task.token.as_deref() == Some(&*token) || task.page >= PAGES_OF_WINDOW {
@@ -322,9 +322,15 @@ impl CloudTrail {
     }
 
     /// A window was read to its end.
-    fn end_window(&self, unit: &Unit, task: &WindowTask, done: &mut Done) -> Result<(), WorkError> {
+    fn end_window(
+        &self,
+        unit: &Unit,
+        task: &WindowTask,
+        now: Option<SystemTime>,
+        done: &mut Done,
+    ) -> Result<(), WorkError> {
         let key = checkpoint::key(&[&task.id, &task.region], self.matcher.digest());
-        done.reached.push(Reached { key, until: moment(task.span.until) });
+        done.reached.push(Reached { key, until: read_until(&task.span, now) });
         if let Some(span) = self.windows.next(&task.span) {
             let next = WindowTask { span, page: 1, token: None, ..task.clone() };
             done.children.push(next.unit(unit, 0)?);

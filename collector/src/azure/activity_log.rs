@@ -7,7 +7,7 @@
 //! else, so what is kept is chosen here.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use proto::catalogue::{ParamError, PluginClass};
@@ -284,7 +284,7 @@ impl ActivityLog {
             }
             match page.next(&self.settings.endpoints.arm, &url, task.page) {
                 Next::End => {
-                    self.end_window(unit, &task, &mut done)?;
+                    self.end_window(unit, &task, answer.server_time(), &mut done)?;
                     break;
                 }
                 Next::Refused(reason) => {
@@ -306,8 +306,15 @@ impl ActivityLog {
     }
 
     /// A window was read to its end.
-    fn end_window(&self, unit: &Unit, task: &WindowTask, done: &mut Done) -> Result<(), WorkError> {
-        done.reached.push(Reached { key: self.key(&task.subscription), until: moment(task.span.until) });
+    fn end_window(
+        &self,
+        unit: &Unit,
+        task: &WindowTask,
+        now: Option<SystemTime>,
+        done: &mut Done,
+    ) -> Result<(), WorkError> {
+        let until = window::read_until(&task.span, now);
+        done.reached.push(Reached { key: self.key(&task.subscription), until });
         if let Some(span) = self.windows.next(&task.span) {
             let next = WindowTask { span, page: 1, link: None, ..task.clone() };
             done.children.push(next.unit(unit, 0)?);
