@@ -560,7 +560,8 @@ mod tests {
         assert!(errors("[?start_with(eventName, 'x')]").contains("there is no function `start_with`"));
         assert!(errors("a && !contains(eventName)").contains("`contains` takes 2 arguments, not 1"));
         assert!(errors("{x: [length(a, b)]}").contains("`length` takes 1 arguments, not 2"));
-        for good in ["[?contains(eventName, 'x')]", "not_null(a, b, c)", "sort_by(tags, &key)[0]", "join('', keys(@))"] {
+        for good in ["[?contains(eventName, 'x')]", "not_null(a, b, c)", "sort_by(tags, &key)[0]", "join('', keys(@))"]
+        {
             assert_eq!(errors(good), "", "{good}");
         }
     }
