@@ -83,15 +83,17 @@ impl Schedule {
     /// # Errors
     /// When this host does not know a zone.
     pub fn of_config(config: &Config) -> Result<Vec<Self>, String> {
-        let mut shared: Vec<(&ScheduleConfig, Vec<Key>)> = Vec::new();
+        let mut schedules: Vec<Self> = Vec::new();
         for key in &config.run {
             let Some(audit) = config.audits.get(key) else { continue };
-            match shared.iter_mut().find(|(schedule, _)| **schedule == audit.schedule) {
-                Some((_, audits)) => audits.push(key.clone()),
-                None => shared.push((&audit.schedule, vec![key.clone()])),
+            let schedule = Self::new(&audit.schedule, vec![key.clone()])?;
+            // One that names the host's zone and one that names none are the same: each turn is served once.
+            match schedules.iter_mut().find(|known| known.id == schedule.id) {
+                Some(known) => known.audits.push(key.clone()),
+                None => schedules.push(schedule),
             }
         }
-        shared.into_iter().map(|(schedule, audits)| Self::new(schedule, audits)).collect()
+        Ok(schedules)
     }
 
     /// The schedule as it may be written.

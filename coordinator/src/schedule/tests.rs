@@ -211,3 +211,17 @@ fn audits_with_one_schedule_are_one_and_come_in_their_order() {
         ["2026-03-01T01:00:00Z c, a", "2026-03-01T12:00:00Z b", "2026-03-02T00:00:00Z b", "2026-03-02T01:00:00Z c, a"];
     assert_eq!(turns, expected);
 }
+
+#[test]
+fn the_zone_of_the_host_is_one_zone_named_or_not() {
+    let zone = TimeZone::system();
+    // A host may have a zone without a name: then nobody can name it.
+    let Some(name) = zone.iana_name() else { return };
+    let text = format!("schedule: '1:00'\naudits: {{a: {{}}, b: {{timezone: {name}}}}}\nrun: [a, b]");
+    let loaded = proto::config::Loaded::base().with_text("a.yaml", &text);
+    let (config, problems) = proto::config::validate(&loaded, &crate::planner::classes(), None);
+    let schedules = Schedule::of_config(&config.unwrap_or_else(|| panic!("{problems:?}"))).unwrap();
+    // Of two with one id, the second would find its turns served.
+    let names: Vec<String> = schedules.iter().map(Schedule::names).collect();
+    assert_eq!(names, ["a, b"]);
+}
