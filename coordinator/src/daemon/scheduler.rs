@@ -42,11 +42,20 @@ pub(super) struct Scheduler {
     known: HashMap<String, (Served, u64)>,
     up_since: Timestamp,
     looked: Timestamp,
+    /// Schedules of which it is said that their turns are served into the future.
+    told_ahead: BTreeSet<String>,
 }
 
 impl Scheduler {
     pub(super) fn new(schedules: Vec<Schedule>, bus: SharedBus, now: Timestamp) -> Self {
-        Self { schedules, book: TurnBook::new(bus), known: HashMap::new(), up_since: now, looked: now }
+        Self {
+            schedules,
+            book: TurnBook::new(bus),
+            known: HashMap::new(),
+            up_since: now,
+            looked: now,
+            told_ahead: BTreeSet::new(),
+        }
     }
 
     /// Others may have led meanwhile.
@@ -107,6 +116,7 @@ impl Scheduler {
             // Its claimant died, or the broker was away.
             return self.begin(schedule, runs, served, claim).await;
         }
+        self.tell_ahead(schedule, served.through, now);
         let running = runs.running().await?;
         let (busy, idle): (Vec<Key>, Vec<Key>) =
             schedule.audits.iter().cloned().partition(|audit| running.contains(audit));
@@ -138,6 +148,21 @@ impl Scheduler {
                 }
                 self.overlap(schedule, runs, served, turn, busy, idle, now).await
             }
+        }
+    }
+
+    /// Says when turns are served that have not come: a clock was wrong, here or where another coordinator led.
+    fn tell_ahead(&mut self, schedule: &Schedule, through: Timestamp, now: Timestamp) {
+        if through <= now + GRACE {
+            self.told_ahead.remove(&schedule.id);
+        } else if self.told_ahead.insert(schedule.id.clone()) {
+            say(&format!(
+                "{}: all turns until {} have been served, which is in the future: was a clock wrong? None begins \
+                 before; with all clocks right, `nats kv del cm_checkpoints turns.{}` at the broker begins anew",
+                schedule.names(),
+                schedule.shown(through),
+                schedule.id
+            ));
         }
     }
 
