@@ -14,6 +14,8 @@ use proto::run::AuditState;
 use proto::subject::{Key, Role};
 use proto::unit::UnitEnd;
 
+use crate::tally::Dead;
+
 /// How far each cloud plugin has read its logs, as the ends of its units say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Said {
@@ -83,12 +85,25 @@ fn is_drained(state: &AuditState) -> bool {
     !state.cancelled && !state.failed.iter().any(|part| matches!(part.role, Role::Store | Role::Event))
 }
 
-/// Writes down what was said in an audit that ends, if all its stores have everything.
+/// Whether dead letters hold something of the logs that could still be stored: what a store refused, or the evaluator.
+/// What was too large to leave its collector will be so the next time.
+pub(crate) fn has_lost(dead: &BTreeMap<(Role, Key), Dead>) -> bool {
+    dead.keys().any(|(role, _)| matches!(role, Role::Store | Role::Event))
+}
+
+/// Writes down what was said in an audit that ends, if all its stores have everything. A broker keeps dead letters, so
+/// that they can be sent back; without one they end with the process, and only reading again helps.
 ///
 /// # Errors
 /// When the broker cannot be asked.
-pub(crate) async fn end(bus: &dyn Bus, plan: &Plan, state: &AuditState, said: &Said) -> Result<(), BusError> {
-    if !is_drained(state) {
+pub(crate) async fn end(
+    bus: &dyn Bus,
+    plan: &Plan,
+    state: &AuditState,
+    dead: &BTreeMap<(Role, Key), Dead>,
+    said: &Said,
+) -> Result<(), BusError> {
+    if !is_drained(state) || !bus.can_replay() && has_lost(dead) {
         if !said.furthest.is_empty() {
             tracing::info!(audit = %plan.audit, "not all was stored: the next run reads the same of the logs again");
         }
@@ -125,6 +140,14 @@ mod tests {
         }
     }
 
+    fn no_letters() -> BTreeMap<(Role, Key), Dead> {
+        BTreeMap::new()
+    }
+
+    fn letters(role: Role) -> BTreeMap<(Role, Key), Dead> {
+        [((role, Key::new("s").unwrap()), Dead { count: 1, reason: String::new() })].into()
+    }
+
     async fn kept(bus: &MemoryBus) -> Option<Timestamp> {
         Checkpoints::fetch(bus, &plan().audit, &Key::new("p").unwrap()).await.unwrap().until("k")
     }
@@ -135,14 +158,17 @@ mod tests {
         let failed = |role| FailedPart { role, plugin: Key::new("s").unwrap(), reason: String::new(), left_out: false };
         for role in [Role::Store, Role::Event] {
             let state = AuditState { failed: vec![failed(role)], ..AuditState::default() };
-            end(&bus, &plan(), &state, &said("k", 1)).await.unwrap();
+            end(&bus, &plan(), &state, &no_letters(), &said("k", 1)).await.unwrap();
             assert_eq!(kept(&bus).await, None);
         }
         let cancelled = AuditState { cancelled: true, ..AuditState::default() };
-        end(&bus, &plan(), &cancelled, &said("k", 1)).await.unwrap();
+        end(&bus, &plan(), &cancelled, &no_letters(), &said("k", 1)).await.unwrap();
         assert_eq!(kept(&bus).await, None);
+        let refused = letters(Role::Store);
+        end(&bus, &plan(), &AuditState::default(), &refused, &said("k", 1)).await.unwrap();
+        assert_eq!(kept(&bus).await, None, "the letters end with the process");
         let alert = AuditState { failed: vec![failed(Role::Alert)], ..AuditState::default() };
-        end(&bus, &plan(), &alert, &said("k", 1)).await.unwrap();
+        end(&bus, &plan(), &alert, &letters(Role::Cloud), &said("k", 1)).await.unwrap();
         assert_eq!(kept(&bus).await, Some(time(1)));
     }
 

@@ -550,7 +550,31 @@ impl AuditRun {
                 return Ok(());
             }
         }
+        if !self.leader.bus.can_replay() && !self.would_survive().await? {
+            return Ok(());
+        }
         Ok(self.written.settled(&*self.leader.bus, &self.plan).await?)
+    }
+
+    /// Whether nothing of what was read is in this process alone, on a bus that ends with it: no event that an alert
+    /// has still to get, and no dead letter. The next run must find them again.
+    async fn would_survive(&self) -> Result<bool, RunError> {
+        let (audit, version) = (&self.plan.audit, &self.plan.version);
+        let bus = &*self.leader.bus;
+        self.hear_all(Stream::Dead, &subject::dead_of(audit, version)).await?;
+        if checkpoint::has_lost(self.tally().dead()) {
+            return Ok(false);
+        }
+        if self.plan.of_role(Role::Alert).next().is_none() {
+            return Ok(true);
+        }
+        let end = bus.last_seq(Stream::Events, &subject::events_of(audit, version)).await?;
+        for spec in self.plan.of_role(Role::Alert).filter(|_| end > 0) {
+            if spec.exclusive || bus.consumer_state(&self.shared_id(spec)).await?.ack_floor < end {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Says how the run ended.
@@ -565,8 +589,11 @@ impl AuditRun {
             self.leader.bus.publish(message).await?;
         }
         let complete = report.is_complete();
-        let said = self.tally().said().clone();
-        checkpoint::end(&*self.leader.bus, &self.plan, state, &said).await?;
+        let (said, dead) = {
+            let tally = self.tally();
+            (tally.said().clone(), tally.dead().clone())
+        };
+        checkpoint::end(&*self.leader.bus, &self.plan, state, &dead, &said).await?;
         let complete_versions = if complete { self.complete_versions().await? } else { Vec::new() };
         if complete
             && let Err(error) = findings::complete(&*self.leader.bus, &self.plan.audit, &self.plan.version).await
