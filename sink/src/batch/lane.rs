@@ -277,11 +277,9 @@ impl<'a> Lane<'a> {
         let source =
             Source { slot, subject: Arc::clone(&message.subject), seq: message.seq, deliveries: delivery.deliveries };
         let lost = MAX_LOST_DELIVERIES + 2 * (self.patience.as_secs() / HOLD.as_secs().max(1));
-        let opened = if delivery.deliveries > lost {
-            Err(format!("it was delivered {} times and never settled", delivery.deliveries))
-        } else {
-            self.maker.open(message)
-        };
+        let worn_out = (delivery.deliveries > lost)
+            .then(|| format!("it came {} times in a message that was never settled", delivery.deliveries));
+        let opened = self.maker.open(message);
         let span = self.span(message);
         let from = span.context();
         if let Ok(opened) = &opened {
@@ -292,6 +290,14 @@ impl<'a> Lane<'a> {
             Ok(opened) => {
                 for (reason, line) in opened.odd {
                     self.graves.bury(&source, reason, &line).await?;
+                }
+                if let Some(reason) = worn_out {
+                    // One by one, as documents: so they can be sent back.
+                    for document in opened.documents {
+                        self.graves.bury(&source, reason.clone(), &document.body).await?;
+                    }
+                    self.settle(vec![in_hand]);
+                    return Ok(());
                 }
                 // The documents are there.
                 in_hand.delivery.message.payload = Bytes::new();

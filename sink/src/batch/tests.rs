@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use proto::bus::memory::{MemoryBus, MemoryOptions};
-use proto::bus::{ConsumerSpec, ConsumerState, Encoding, Reader, ReaderSpec, SharedBus};
+use proto::bus::{ConsumerSpec, ConsumerState, Encoding, PullLimits, Reader, ReaderSpec, SharedBus};
 use proto::config::Environment;
 use proto::config::secret::Expander;
 use proto::frame::FrameBuilder;
@@ -130,6 +130,24 @@ fn spec() -> PluginSpec {
     }
 }
 
+/// Publishes records with these numbers, in frames of so many.
+async fn publish(bus: &SharedBus, numbers: std::ops::Range<usize>, in_frame: usize, attempt: &str) {
+    let ids = IdMaker::of_records(&audit(), &version(), &cloud());
+    let numbers: Vec<usize> = numbers.collect();
+    for (at, chunk) in numbers.chunks(in_frame).enumerate() {
+        let mut frame = FrameBuilder::default();
+        for number in chunk {
+            let id = ids.id(&["t", &number.to_string()]).to_string();
+            let record = json!({"raw": {"data": number, "filler": "x".repeat(900)}, "ext": {"record_type": "t"},
+                "com": {"id": id, "key": number.to_string()}});
+            frame.push(record.to_string().as_bytes());
+        }
+        let subject = subject::record(&audit(), &version(), &cloud());
+        let unit = format!("{attempt}/{at}");
+        bus.publish(frame.take(subject, &cloud(), &unit, Encoding::Identity).unwrap()).await.unwrap();
+    }
+}
+
 /// A worker that fills a store from an in-process bus.
 struct Filling {
     bus: SharedBus,
@@ -147,6 +165,16 @@ impl Filling {
     }
 
     async fn begin_within(budget: Arc<Budget>, store: Told, settings: serde_json::Value) -> Self {
+        Self::begin_after(budget, store, settings, async |_| {}).await
+    }
+
+    /// Begins when something has been done at the bus.
+    async fn begin_after(
+        budget: Arc<Budget>,
+        store: Told,
+        settings: serde_json::Value,
+        before: impl AsyncFnOnce(&SharedBus),
+    ) -> Self {
         let store = Arc::new(store);
         let bus: SharedBus =
             Arc::new(MemoryBus::new(MemoryOptions { stream_bytes: 1 << 30, ..MemoryOptions::default() }));
@@ -165,6 +193,7 @@ impl Filling {
             readers.push(bus.read(&reader).await.unwrap());
         }
         let (dead, status) = (readers.pop().unwrap(), readers.pop().unwrap());
+        before(&bus).await;
         let shutdown = CancellationToken::new();
         let info = WorkerInfo {
             name: "worker".to_owned(),
@@ -205,20 +234,7 @@ impl Filling {
 
     /// Publishes records with these numbers, in frames of so many.
     async fn publish(&self, numbers: std::ops::Range<usize>, in_frame: usize, attempt: &str) {
-        let ids = IdMaker::of_records(&audit(), &version(), &cloud());
-        let numbers: Vec<usize> = numbers.collect();
-        for (at, chunk) in numbers.chunks(in_frame).enumerate() {
-            let mut frame = FrameBuilder::default();
-            for number in chunk {
-                let id = ids.id(&["t", &number.to_string()]).to_string();
-                let record = json!({"raw": {"data": number, "filler": "x".repeat(900)}, "ext": {"record_type": "t"},
-                    "com": {"id": id, "key": number.to_string()}});
-                frame.push(record.to_string().as_bytes());
-            }
-            let subject = subject::record(&audit(), &version(), &cloud());
-            let unit = format!("{attempt}/{at}");
-            self.bus.publish(frame.take(subject, &cloud(), &unit, Encoding::Identity).unwrap()).await.unwrap();
-        }
+        publish(&self.bus, numbers, in_frame, attempt).await;
     }
 
     async fn state(&self) -> ConsumerState {
@@ -388,6 +404,32 @@ async fn a_batch_has_its_time_however_long_the_store_has_been_down() {
     let settled = write::write(&store, vec![document], &health, Duration::from_secs(1)).await;
     assert!(settled.is_ok_and(|settled| settled.refused.is_empty() && settled.retries == 3));
     assert_eq!((store.stored(), store.tries.load(Ordering::SeqCst)), (1, 4));
+}
+
+#[tokio::test]
+async fn what_is_never_settled_is_set_aside_as_documents_that_can_be_sent_back() {
+    let worn_out = async |bus: &SharedBus| {
+        publish(bus, 0..2, 2, "first").await;
+        let id = ConsumerId::plugin(&audit(), &version(), Role::Store, &spec().key);
+        let mut puller = bus.pull(&id, PullLimits::default()).await.unwrap();
+        for _ in 0..20 {
+            // Given back, as when a worker dies of it.
+            drop(puller.next().await.unwrap());
+        }
+    };
+    let store = Told::new(|_, _| None);
+    let settings = json!({"patience": "1s"});
+    let mut filling = Filling::begin_after(Budget::new(1 << 26), store, settings, worn_out).await;
+    for number in 0..2 {
+        let letter = filling.letter().await;
+        assert!(letter.reason.starts_with("it came 21 times") && letter.is_whole(), "{letter:?}");
+        let document = documents::written_before(&audit(), &version(), letter.message.into_bytes().into()).unwrap();
+        assert!(numbered(number)(&document));
+    }
+    filling.publish(2..4, 2, "second").await;
+    filling.until_stored(2).await;
+    assert_eq!(filling.state().await.ack_floor, 2);
+    assert_eq!(filling.end().await.stored(), 2);
 }
 
 #[tokio::test]
