@@ -250,12 +250,14 @@ fn forbidden_v4(address: Ipv4Addr) -> Option<&'static str> {
     }
 }
 
-/// The IPv4 address within one of IPv6 (mapped, compatible, NAT64, 6to4): it leads there.
+/// The IPv4 address within one of IPv6 (mapped, translated, compatible, NAT64, 6to4): it leads there.
 fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let [a, b, c, d, e, f, g, h] = address.segments();
     let of = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
     match [a, b, c, d, e, f] {
-        [0, 0, 0, 0, 0, 0xffff] | [0x64, 0xff9b, 0, 0, 0, 0] => Some(of(g, h)),
+        [0, 0, 0, 0, 0, 0xffff] | [0, 0, 0, 0, 0xffff, 0] | [0x64, 0xff9b, 0, 0, 0, 0] => Some(of(g, h)),
+        // A network's own prefix for NAT64.
+        [0x64, 0xff9b, 1, ..] => Some(of(g, h)),
         [0, 0, 0, 0, 0, 0] if u32::from(g) << 16 | u32::from(h) > 1 => Some(of(g, h)),
         [0x2002, high, low, ..] => Some(of(high, low)),
         _ => None,
@@ -285,6 +287,8 @@ mod tests {
             "::ffff:127.0.0.1",
             "::ffff:169.254.169.254",
             "64:ff9b::a9fe:a9fe",
+            "64:ff9b:1::a9fe:a9fe",
+            "::ffff:0:127.0.0.1",
             "2002:7f00:1::",
             "::7f00:1",
             "ff02::1",
