@@ -62,7 +62,7 @@ pub(super) fn main(args: &CheckArgs) -> ExitCode {
     if connected { printed } else { ExitCode::from(INCOMPLETE) }
 }
 
-/// Connects to all shared stores, and says of each whether it can be used. False when one that is needed cannot.
+/// Connects to all stores, and says of each whether it can be used. False when one that is needed cannot.
 fn connect(planner: &Planner, environment: &Environment) -> bool {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -76,7 +76,7 @@ fn connect(planner: &Planner, environment: &Environment) -> bool {
     let mut all_good = true;
     for audit in planner.audits() {
         let plan = planner.plan(audit, &version);
-        for spec in plan.plugins.iter().filter(|spec| spec.stage == Stage::Sink && !spec.exclusive) {
+        for spec in plan.plugins.iter().filter(|spec| spec.stage == Stage::Sink) {
             let name = format!("audits.{audit}.{}s: {}", spec.role, spec.key);
             match runtime.block_on(try_connect(&expander, &plan, spec)) {
                 Ok(place) => eprintln!("{name}: can be used: {place}"),
