@@ -92,7 +92,8 @@ pub(crate) fn has_lost(dead: &BTreeMap<(Role, Key), Dead>) -> bool {
 }
 
 /// Writes down what was said in an audit that ends, if all its stores have everything. A broker keeps dead letters, so
-/// that they can be sent back; without one they end with the process, and only reading again helps.
+/// that they can be sent back; without one they end with the process, and only reading again helps. An audit whose stores
+/// are all files keeps the newest run alone: it reads all that the cloud still has each time.
 ///
 /// # Errors
 /// When the broker cannot be asked.
@@ -109,6 +110,15 @@ pub(crate) async fn end(
         }
         return Ok(());
     }
+    let mut stores = plan.of_role(Role::Store).peekable();
+    if !said.furthest.is_empty() && stores.peek().is_some() && stores.all(|spec| spec.exclusive) {
+        tracing::warn!(
+            audit = %plan.audit,
+            "files hold the newest run alone, so the next run reads the logs from their beginning again: add a store that \
+             keeps what it has, such as SqliteStore"
+        );
+        return Ok(());
+    }
     said.write(bus, plan).await
 }
 
@@ -116,6 +126,7 @@ pub(crate) async fn end(
 mod tests {
     use proto::bus::memory::{MemoryBus, MemoryOptions};
     use proto::checkpoint::Checkpoints;
+    use proto::plan::{PluginSpec, Stage};
     use proto::run::FailedPart;
     use proto::subject::Version;
 
@@ -169,6 +180,27 @@ mod tests {
         assert_eq!(kept(&bus).await, None, "the letters end with the process");
         let alert = AuditState { failed: vec![failed(Role::Alert)], ..AuditState::default() };
         end(&bus, &plan(), &alert, &letters(Role::Cloud), &said("k", 1)).await.unwrap();
+        assert_eq!(kept(&bus).await, Some(time(1)));
+    }
+
+    #[tokio::test]
+    async fn files_alone_keep_no_log() {
+        let bus = MemoryBus::new(MemoryOptions::default());
+        let store = |exclusive| PluginSpec {
+            key: Key::new(if exclusive { "files" } else { "inventory" }).unwrap(),
+            class: String::new(),
+            params: serde_json::Value::Null,
+            role: Role::Store,
+            stage: Stage::Sink,
+            exclusive,
+            pool: None,
+        };
+        let state = AuditState::default();
+        let files = Plan { plugins: vec![store(true)], ..plan() };
+        end(&bus, &files, &state, &no_letters(), &said("k", 1)).await.unwrap();
+        assert_eq!(kept(&bus).await, None);
+        let both = Plan { plugins: vec![store(true), store(false)], ..plan() };
+        end(&bus, &both, &state, &no_letters(), &said("k", 1)).await.unwrap();
         assert_eq!(kept(&bus).await, Some(time(1)));
     }
 
