@@ -108,12 +108,14 @@ async fn over_broker(args: &StatusArgs, history: &History, bus: &SharedBus) -> R
         if status.has_ended() {
             return Ok(code_of(&status));
         }
-        tokio::time::sleep(DRAW_EVERY).await;
-        status = match follower.look().await {
-            Ok(status) => status,
-            // A broker that elects or restarts will say later; what is on the screen stays.
-            Err(StatusError::Bus(error)) if error.is_transient() => continue,
-            Err(error) => return Err(error),
+        status = loop {
+            tokio::time::sleep(DRAW_EVERY).await;
+            match follower.look().await {
+                Ok(status) => break status,
+                // A broker that elects or restarts will say later; what is on the screen stays.
+                Err(StatusError::Bus(error)) if error.is_transient() => view.tell_once(&error.to_string()),
+                Err(error) => return Err(error),
+            }
         };
     }
 }
@@ -130,15 +132,34 @@ struct View {
     /// What is on the screen, to be drawn over.
     drawn: String,
     shown: Option<(String, Instant)>,
+    /// It is said that the broker does not answer.
+    has_told: bool,
 }
 
 impl View {
     fn new(args: &StatusArgs) -> Self {
-        Self { look: Look::of_stdout(), json: args.json, watch: args.watch, drawn: String::new(), shown: None }
+        let look = Look::of_stdout();
+        Self { look, json: args.json, watch: args.watch, drawn: String::new(), shown: None, has_told: false }
+    }
+
+    /// Says why nothing new is shown, until there is.
+    fn tell_once(&mut self, reason: &str) {
+        if std::mem::replace(&mut self.has_told, true) {
+            return;
+        }
+        let line = format!("waiting for the broker: {reason}\n");
+        if self.json || !self.look.is_for_a_person() {
+            // Nobody may be reading it: that is no reason to stop.
+            let _ = std::io::stderr().write_all(line.as_bytes());
+            return;
+        }
+        self.drawn.push_str(&line);
+        let _ = write(&line);
     }
 
     /// Shows a status; a code when nobody looks any more.
     fn show(&mut self, status: &RunStatus) -> Option<ExitCode> {
+        self.has_told = false;
         // The window may have another size now.
         self.look = Look::of_stdout();
         let text = match (self.json, self.watch) {
