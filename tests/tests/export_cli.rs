@@ -125,6 +125,16 @@ fn files(workspace: &Workspace) -> Result<BTreeMap<String, String>> {
     Ok(files)
 }
 
+#[tokio::test]
+async fn an_export_that_finds_nothing_replaces_nothing() -> Result<()> {
+    let workspace = workspace(&two_years()).await?;
+    export(&workspace, &DB, 0).await?;
+    let before = files(&workspace)?;
+    let none = export(&workspace, &[&DB[..], &["--rule", "Usres"]].concat(), 0).await?;
+    ensure!(none.stderr.contains("nothing is written") && files(&workspace)? == before, "{}", none.stderr);
+    Ok(())
+}
+
 const DB: [&str; 2] = ["--path", "archive.db"];
 
 fn two_years() -> Vec<Event> {

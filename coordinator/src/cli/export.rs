@@ -105,18 +105,27 @@ fn export(args: &ExportArgs, environment: &Environment) -> Result<(), ExportErro
     fs::create_dir_all(&folder)
         .map_err(|error| ExportError::Usage(format!("cannot make the folder {}: {error}", folder.display())))?;
     let today = Timestamp::now().to_zoned(TimeZone::UTC).date();
-    let mut written = 0;
+    let mut parts = Vec::new();
     for (cloud, name) in CLOUDS {
         let file = folder.join(format!("{name}_{today}.{}", args.format.ending()));
-        let events = write(args, &store, cloud, &file)?;
-        match events {
-            // A file that is there from an earlier export of the day is replaced all the same.
-            0 if !file.exists() => {}
-            _ => eprintln!("{events} event{} in {}", if events == 1 { "" } else { "s" }, file.display()),
-        }
-        written += events;
+        let (events, part) = write(args, &store, cloud, &file)?;
+        parts.push((events, part, file));
     }
-    if written > 0 { Ok(()) } else { nothing(args, &store) }
+    // What was asked for may be misspelt: no earlier export of the day is replaced by nothing.
+    if parts.iter().all(|(events, ..)| *events == 0) {
+        return nothing(args, &store);
+    }
+    for (events, part, file) in parts {
+        // One that would be empty is not made, but one of an earlier export is replaced all the same.
+        if events == 0 && !file.exists() {
+            continue;
+        }
+        let failed = |error| ExportError::Failed(format!("cannot write {}: {error}", file.display()));
+        part.as_file().sync_all().map_err(failed)?;
+        part.persist(&file).map_err(|error| failed(error.error))?;
+        eprintln!("{events} event{} in {}", if events == 1 { "" } else { "s" }, file.display());
+    }
+    Ok(())
 }
 
 impl Format {
@@ -129,9 +138,8 @@ impl Format {
     }
 }
 
-/// Writes the events of a cloud to a file; how many they are. A file that would be empty is not made, but one that is
-/// there is emptied.
-fn write(args: &ExportArgs, store: &Path, cloud: &str, file: &Path) -> Result<u64, ExportError> {
+/// Writes the events of a cloud beside the file that they are for; how many they are.
+fn write(args: &ExportArgs, store: &Path, cloud: &str, file: &Path) -> Result<(u64, NamedTempFile), ExportError> {
     let failed =
         |error: &dyn std::fmt::Display| ExportError::Failed(format!("cannot write {}: {error}", file.display()));
     let folder = file.parent().unwrap_or(Path::new("."));
@@ -161,12 +169,7 @@ fn write(args: &ExportArgs, store: &Path, cloud: &str, file: &Path) -> Result<u6
         })?;
         form.events()
     };
-    if events == 0 && !file.exists() {
-        return Ok(0);
-    }
-    part.as_file().sync_all().map_err(|error| failed(&error))?;
-    part.persist(file).map_err(|error| failed(&error.error))?;
-    Ok(events)
+    Ok((events, part))
 }
 
 fn missing(store: &Path) -> String {
