@@ -111,8 +111,9 @@ fn export(args: &ExportArgs, environment: &Environment) -> Result<(), ExportErro
         let (events, part) = write(args, &store, cloud, &file)?;
         parts.push((events, part, file));
     }
-    // What was asked for may be misspelt: no earlier export of the day is replaced by nothing.
-    if parts.iter().all(|(events, ..)| *events == 0) {
+    let is_empty = parts.iter().all(|(events, ..)| *events == 0);
+    // A rule may be misspelt: no earlier export of the day is replaced by nothing.
+    if is_empty && !args.rules.is_empty() {
         return nothing(args, &store);
     }
     for (events, part, file) in parts {
@@ -125,7 +126,7 @@ fn export(args: &ExportArgs, environment: &Environment) -> Result<(), ExportErro
         part.persist(&file).map_err(|error| failed(error.error))?;
         eprintln!("{events} event{} in {}", if events == 1 { "" } else { "s" }, file.display());
     }
-    Ok(())
+    if is_empty { nothing(args, &store) } else { Ok(()) }
 }
 
 impl Format {
