@@ -326,6 +326,17 @@ static FUNCTIONS: &[Function] = &[
         Ok(Value::Text(text.rsplit(args[1].text()?).next().unwrap_or(text).to_owned().into()))
     }),
     global(
+        "lists.of",
+        1,
+        "lists.of(value)",
+        "a list as it is, and anything else as a list of itself alone",
+        |_, args| match &args[0].value {
+            Value::Null | Value::Optional(None) => Err(args[0].wrong("a value")),
+            value if value.items().is_some() => Ok(value.clone()),
+            value => Ok(Value::Made(Rc::new(vec![value.clone()]))),
+        },
+    ),
+    global(
         "lists.minus",
         2,
         "lists.minus(one, other)",
