@@ -254,7 +254,8 @@ fn built_in() -> Result<BTreeSet<String>> {
         for entry in std::fs::read_dir(folder)? {
             let path = entry?.path();
             if path.is_dir() {
-                folders.push(path);
+                // Rules over activity logs have clouds of their own, where logs are.
+                folders.extend((!path.ends_with("activity")).then_some(path));
             } else if path.extension().is_some_and(|extension| extension == "yaml") {
                 let text = std::fs::read_to_string(&path)?;
                 let id = text.lines().find_map(|line| line.strip_prefix("id: "));
@@ -322,7 +323,7 @@ async fn begin(faults: Faults) -> Result<(Estate, Workspace)> {
 #[tokio::test]
 async fn each_rule_finds_what_is_wrong_and_nothing_else() -> Result<()> {
     let known: BTreeSet<String> = RULES.iter().map(|rule| rule.id.to_owned()).collect();
-    assert_eq!(known, built_in()?, "the table has each built-in rule");
+    assert_eq!(known, built_in()?, "the table has each built-in rule over resources");
     let mut faults = Faults::default();
     faults.deny(CLOSED, Kind::DiagnosticSetting);
     let (estate, workspace) = begin(faults).await?;

@@ -256,7 +256,8 @@ struct Sent {
 #[async_trait]
 impl Store for MongoDbStore {
     fn limits(&self) -> BatchLimits {
-        BatchLimits { documents: self.buffer_size, ..BatchLimits::default() }
+        // The driver copies a command as often as it is wrapped: more at once would cost memory and gain little.
+        BatchLimits { documents: self.buffer_size, in_flight: 2, ..BatchLimits::default() }
     }
 
     async fn connect(&self) -> Result<(), StoreError> {
