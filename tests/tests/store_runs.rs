@@ -2,9 +2,8 @@
 //! middle, each document is there once, equal by content.
 //!
 //! What is told of the servers: MongoDB is the genuine one, and is killed. The two that speak as Elasticsearch and
-//! OpenSearch do are imitations: noida-db loses what it has confirmed in the last moments when it is killed, so it is
-//! stopped; osmem-server keeps nothing over a restart, so it is not restarted. Splunk's collector is an imitation, too,
-//! and Splunk can replace no event: there it is shown that nothing is missing, and that what is doubled has one id.
+//! OpenSearch do are imitations: noida-db now and then loses what it has just confirmed, when it is stopped, too, and
+//! osmem-server keeps nothing over a restart, so neither is restarted. Splunk's collector is an imitation, too, and Splunk can replace no event: there it is shown that nothing is missing, and that what is doubled has one id.
 //!
 //! 100,000 records each. The two imitations of Elasticsearch take some 4,000 documents a second and get slower the more
 //! they hold, so what is killed there is killed among 20,000.
@@ -456,10 +455,8 @@ mod elasticsearch_store {
         super::a_sink_is_killed(place().await?, FEWER).await
     }
 
-    #[tokio::test]
-    async fn the_server_is_stopped_and_started_again() -> Result<()> {
-        the_server_is_restarted(place().await?, FEWER).await
-    }
+    // No restart of the server in mid-run: the imitation now and then loses what it has just confirmed, even when it is
+    // asked to stop. A real server that restarts is MongoDB's.
 
     #[tokio::test]
     async fn the_broker_is_killed_and_started_again() -> Result<()> {
